@@ -1,0 +1,142 @@
+"""Checkpoints of a run: model, optimizer, rng streams, data iterator and what was measured so far.
+
+All of it is in every checkpoint, so a run that was killed goes on to the same bits. Orbax writes in the
+background, and a checkpoint counts only once it is complete. Nothing is pickled.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import grain
+import grain.checkpoint
+import jax
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from bahdanau_jax.errors import InputError
+
+
+class Checkpoints:
+    """The folder `checkpoints/` of a run, through Orbax's CheckpointManager.
+
+    Example (`state` is any pytree of arrays, such as `nnx.state((model, optimizer))`)::
+
+        with Checkpoints(workdir, keep=2) as checkpoints:
+            checkpoints.save(50, state, iterator, {"loss_sum": 1.5})
+            step, state, measured = checkpoints.restore_latest(state, iterator)
+    """
+
+    def __init__(self, workdir: Path, *, keep: int = 2):
+        self._folder = (workdir / "checkpoints").absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            single_host_load_and_broadcast=False,
+            # A half-written checkpoint of a run that was killed is of no use to anyone.
+            cleanup_tmp_directories=True,
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError as error:
+            raise InputError(f"cannot write {self._folder}: {error.strerror or error}") from error
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(
+        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, float]
+    ) -> None:
+        """Starts to save; the device arrays have been copied when this returns, the files come later.
+
+        Args:
+          step: optimizer steps done.
+          state: NNX state.
+          iterator: the training batches' iterator; its position is saved.
+          measured: what has been measured since the last figures were written.
+        """
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(nnx.to_pure_dict(state)),
+            batches=grain.checkpoint.CheckpointSave(iterator),
+            measured=ocp.args.JsonSave(measured),
+        )
+        try:
+            self._manager.save(step, args=items)
+        except (OSError, ValueError) as error:
+            # Also where the write before this one failed in the background, on a full disk for one.
+            raise InputError(f"cannot save {self._folder}/{step}: {_one_line(error)}") from error
+
+    def restore_latest(
+        self, state: Any, iterator: grain.DatasetIterator
+    ) -> tuple[int, Any, dict[str, float]] | None:
+        """Restores the newest checkpoint; None where there is none.
+
+        Args:
+          state: NNX state of the shapes, dtypes and shardings to restore.
+          iterator: is moved to the saved position.
+
+        Returns:
+          (step, state, measured).
+
+        Raises:
+          InputError: where the checkpoint's arrays have other shapes than `state`, or it is damaged.
+        """
+        step = self.latest_step()
+        if step is None:
+            return None
+        where = f"{self._folder}/{step}"
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(state))
+        try:
+            self._check_shapes(step, abstract)
+            items = ocp.args.Composite(
+                state=ocp.args.StandardRestore(abstract),
+                batches=grain.checkpoint.CheckpointRestore(iterator),
+                measured=ocp.args.JsonRestore(),
+            )
+            restored = self._manager.restore(step, args=items)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
+            raise InputError(f"cannot restore {where}: {_one_line(error)}") from error
+        nnx.replace_by_pure_dict(state, restored["state"])
+        return step, state, restored["measured"]
+
+    def _check_shapes(self, step: int, abstract: Any) -> None:
+        found = self._manager.item_metadata(step)["state"]
+        found = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(found)}
+        expected = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(abstract)}
+        for path in expected.keys() | found.keys():
+            if found.get(path) != expected.get(path):
+                raise InputError(
+                    f"{self._folder}/{step}: {path} has shape {found.get(path)} in the checkpoint, "
+                    f"the model's is {expected.get(path)}"
+                )
+
+    def wait(self) -> None:
+        """Waits until what was saved is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot save in {self._folder}: {_one_line(error)}") from error
+
+    def close(self) -> None:
+        """Waits, then ends the background threads."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _path(path: tuple) -> str:
+    # Orbax's metadata names list entries and integer keys as strings.
+    return ".".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path)
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

@@ -1,0 +1,106 @@
+"""The model: embedding, bidirectional LSTMs, additive attention queried by the last states, a small head."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from bahdanau_jax.attention import BahdanauAttention
+from bahdanau_jax.lstm import BiLSTM
+from bahdanau_jax.text import PAD
+
+
+class AttentionClassifier(nnx.Module):
+    """Text classification as in the notebook: embed, BiLSTM x `num_layers`, attention, Dense, Dropout, Dense.
+
+    The query is the concatenated last hidden states of the top BiLSTM, keys and values are its outputs.
+
+    Args:
+      vocab_size: number of ids.
+      num_classes: 2 gives one logit (a sigmoid's), more give one logit per class (a softmax's).
+      embedding_features, hidden_features, num_layers, attention_units, head_features: sizes;
+        `hidden_features` is per direction.
+      dropout: rate on each LSTM's inputs, one mask per sequence and direction.
+      head_dropout: rate before the last layer.
+      mask_attention: False leaves padding in the attention's softmax, as the notebook does: logits then
+        depend on how far a batch is padded.
+      dtype: computation dtype of the matrix products; parameters, carries and softmax stay float32.
+      rngs: streams `params` and `dropout`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> model = AttentionClassifier(vocab_size=10, embedding_features=4, hidden_features=4, rngs=nnx.Rngs(0))
+      >>> model.eval()
+      >>> logits, weights = model(jnp.array([[1, 5, 7, 0]]))
+      >>> logits.shape, weights.shape, float(weights[0, 3])
+      ((1, 1), (1, 4), 0.0)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        num_classes: int = 2,
+        *,
+        embedding_features: int = 128,
+        hidden_features: int = 64,
+        num_layers: int = 2,
+        attention_units: int = 64,
+        head_features: int = 20,
+        dropout: float = 0.5,
+        head_dropout: float = 0.5,
+        mask_attention: bool = True,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.mask_attention = mask_attention
+        self.embedding = nnx.Embed(
+            vocab_size,
+            embedding_features,
+            dtype=dtype,
+            embedding_init=partial(_uniform, scale=0.05),
+            rngs=rngs,
+        )
+        widths = [embedding_features] + [2 * hidden_features] * num_layers
+        self.encoder = nnx.List(
+            BiLSTM(width, hidden_features, dropout=dropout, dtype=dtype, rngs=rngs)
+            for width in widths[:-1]
+        )
+        self.attention = BahdanauAttention(
+            widths[-1], widths[-1], attention_units, dtype=dtype, rngs=rngs
+        )
+        linear = partial(
+            nnx.Linear, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs
+        )
+        self.hidden = linear(widths[-1], head_features)
+        self.head_dropout = nnx.Dropout(head_dropout, rngs=rngs)
+        self.output = linear(head_features, 1 if num_classes == 2 else num_classes)
+
+    def __call__(
+        self,
+        ids: Int[Array, "batch time"],
+        mask: Bool[Array, "batch time"] | None = None,
+    ) -> tuple[Float[Array, "batch outputs"], Float[Array, "batch time"]]:
+        """Returns float32 logits [batch, 1 or num_classes] and attention weights [batch, time].
+
+        Args:
+          ids: token ids, 0 <= id < vocab_size.
+          mask: True where a token is real; None: where `ids` is not the padding id 0.
+        """
+        if mask is None:
+            mask = ids != PAD
+        hidden = self.embedding(ids)  # [batch, time, embedding_features]
+        h = None
+        for layer in self.encoder:
+            hidden, (h, _) = layer(hidden, mask)  # [batch, time, 2*hidden], [batch, 2*hidden]
+        context, weights = self.attention(h, hidden, mask=mask if self.mask_attention else None)
+        features = self.head_dropout(nnx.relu(self.hidden(context)))  # [batch, head_features]
+        return self.output(features).astype(jnp.float32), weights
+
+
+def _uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike, *, scale: float) -> Array:
+    """Keras's embedding initialiser: uniform over [-scale, scale)."""
+    return jax.random.uniform(key, shape, dtype, -scale, scale)

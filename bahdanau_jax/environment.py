@@ -1,0 +1,84 @@
+"""What a run ran on: processor, devices, versions, commit; for its start and for result.json."""
+
+import collections
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "bahdanau-jax")
+
+
+def hardware() -> dict[str, str | int]:
+    """The processor and the cores this process may use.
+
+    >>> hardware()                                                       # doctest: +SKIP
+    {'cpu': 'AMD EPYC 7763 64-Core Processor', 'cores': 2}
+    """
+    return {"cpu": _cpu_name(), "cores": _cores()}
+
+
+def devices() -> list[str]:
+    """JAX's devices, counted by kind: `["1 x NVIDIA H200"]`."""
+    kinds = collections.Counter(device.device_kind for device in jax.devices())
+    return [f"{count} x {kind}" for kind, count in kinds.items()]
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of what computes the result; None for what is not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def commit(folder: str | Path = Path(__file__).parent) -> str | None:
+    """The git commit that `folder` is at, with "-dirty" when tracked files were changed.
+
+    None when git does not answer, or when the repository around `folder` tracks nothing in it: a
+    package installed in a .venv must not be given the commit of whatever project surrounds it.
+    """
+    if not _git(folder, "ls-files", "--", "."):
+        return None
+    head = _git(folder, "rev-parse", "HEAD")
+    if not head:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return head + ("-dirty" if changed else "")
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _cores() -> int:
+    # A container or taskset may leave this process fewer cores than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(folder: str | Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

