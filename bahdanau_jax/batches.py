@@ -91,8 +91,8 @@ class _TrainingBatches:
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, step: int) -> Batch:
-        epoch, index = divmod(int(step), self._steps_per_epoch)
+    def __getitem__(self, index: int) -> Batch:
+        epoch, index = divmod(int(index), self._steps_per_epoch)
         plan = self._plans.get(epoch)
         if plan is None:
             rng = np.random.default_rng([self._seed, epoch])

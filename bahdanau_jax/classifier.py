@@ -96,6 +96,7 @@ class AttentionClassifier(nnx.Module):
         h = None
         for layer in self.encoder:
             hidden, (h, _) = layer(hidden, mask)  # [batch, time, 2*hidden], [batch, 2*hidden]
+        assert h is not None, "num_layers must be at least 1"
         context, weights = self.attention(h, hidden, mask=mask if self.mask_attention else None)
         features = self.head_dropout(nnx.relu(self.hidden(context)))  # [batch, head_features]
         return self.output(features).astype(jnp.float32), weights

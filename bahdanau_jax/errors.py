@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """A file, field or flag is not what was expected; the message names it, what was found and what was expected."""
+    """A file, field or flag is not what was expected; the message names it, what was found, what expected."""
 
 
 class DataNotFound(InputError):

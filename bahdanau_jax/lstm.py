@@ -5,7 +5,7 @@ mask is exact: a masked step is skipped as if it were not there, so padding in f
 real steps never changes a result or a gradient.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,17 +65,18 @@ def lstm(
     carry_dtype = jnp.promote_types(inputs.dtype, jnp.float32)
     batch, hidden = inputs.shape[0], recurrent_kernel.shape[0]
     if initial_state is None:
-        initial_state = (jnp.zeros((batch, hidden), carry_dtype),) * 2
-    initial_state = jax.tree.map(lambda x: x.astype(carry_dtype), initial_state)
+        zeros = jnp.zeros((batch, hidden), carry_dtype)
+        initial_state = zeros, zeros
+    h, c = initial_state
+    carry = h.astype(carry_dtype), c.astype(carry_dtype)
     if mask is not None:
         # Also keeps a NaN or infinity at a masked step out of the weights' gradient (0 * inf is NaN).
         inputs = jnp.where(mask[:, :, None], inputs, 0)
 
     # The input projections of all steps are one large product: only what must be sequential is scanned.
     # [time, batch, 4*hidden]: lax.scan walks the leading axis.
-    projected = jnp.einsum(
-        "btf,fg->tbg",
-        inputs.astype(dtype),
+    projected = jnp.matmul(
+        jnp.swapaxes(inputs, 0, 1).astype(dtype),
         kernel.astype(dtype),
         preferred_element_type=carry_dtype,
     ) + bias.astype(carry_dtype)
@@ -96,7 +97,7 @@ def lstm(
         return (jnp.where(real_t, new_h, h), jnp.where(real_t, new_c, c)), output
 
     real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
-    state, outputs = jax.lax.scan(step, initial_state, (projected, real), reverse=reverse)
+    state, outputs = jax.lax.scan(step, carry, (projected, real), reverse=reverse)
     return jnp.swapaxes(outputs, 0, 1), state
 
 
@@ -150,15 +151,14 @@ class LSTM(nnx.Module):
         reverse: bool = False,
         dropout: float = 0.0,
         dtype: DTypeLike | None = None,
-        kernel_init: Callable = nnx.initializers.glorot_uniform(),
-        recurrent_init: Callable = nnx.initializers.orthogonal(),
         rngs: nnx.Rngs,
     ):
         self.reverse = reverse
         self.dtype = dtype
         gates = 4 * hidden_features
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, gates)))
-        self.recurrent_kernel = nnx.Param(recurrent_init(rngs.params(), (hidden_features, gates)))
+        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
+        self.kernel = nnx.Param(glorot(rngs.params(), (in_features, gates)))
+        self.recurrent_kernel = nnx.Param(orthogonal(rngs.params(), (hidden_features, gates)))
         forget = jnp.arange(gates) // hidden_features == 1
         self.bias = nnx.Param(forget.astype(jnp.float32))
         self.dropout = nnx.Dropout(dropout, broadcast_dims=(1,), rngs=rngs)
@@ -204,10 +204,9 @@ class BiLSTM(nnx.Module):
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        sizes = dict(in_features=in_features, hidden_features=hidden_features)
-        options = dict(dropout=dropout, dtype=dtype, rngs=rngs)
-        self.forward = LSTM(**sizes, **options)
-        self.backward = LSTM(**sizes, **options, reverse=True)
+        layer = partial(LSTM, in_features, hidden_features, dropout=dropout, dtype=dtype, rngs=rngs)
+        self.forward = layer()
+        self.backward = layer(reverse=True)
 
     def __call__(
         self,

@@ -1,23 +1,26 @@
-"""Loss and metrics. Metrics travel as (sum, count) and are divided once, so that padded rows never count."""
+"""Loss and metrics; metrics travel as (sum, count) and are divided once: padded rows never count."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
+
+AnyArray = jax.Array | np.ndarray
 
 
 class Metrics(NamedTuple):
     """Sums over examples, not means: those of several batches, devices or processes just add up."""
 
-    loss_sum: Float[Array, ""]
-    correct: Float[Array, ""]
-    count: Float[Array, ""]
+    loss_sum: Float[AnyArray, ""] | float
+    correct: Float[AnyArray, ""] | float
+    count: Float[AnyArray, ""] | float
 
 
 def per_example_loss(
-    logits: Float[Array, "batch outputs"], labels: Int[Array, "batch"]
+    logits: Float[AnyArray, "batch outputs"], labels: Int[AnyArray, "batch"]
 ) -> Float[Array, "batch"]:
     """Cross-entropy in nats of each example: of a sigmoid for one logit, of a softmax for more.
 
@@ -27,11 +30,11 @@ def per_example_loss(
       0.6931
     """
     if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(logits.dtype))
+        return jnp.asarray(optax.sigmoid_binary_cross_entropy(logits[:, 0], labels))
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def probabilities(logits: Float[Array, "batch outputs"]) -> Float[Array, "batch classes"]:
+def probabilities(logits: Float[AnyArray, "batch outputs"]) -> Float[Array, "batch classes"]:
     """The probability of each class; one logit is that of class 1."""
     if logits.shape[-1] == 1:
         positive = jax.nn.sigmoid(logits)
@@ -39,7 +42,7 @@ def probabilities(logits: Float[Array, "batch outputs"]) -> Float[Array, "batch 
     return jax.nn.softmax(logits, axis=-1)
 
 
-def predicted_class(logits: Float[Array, "batch outputs"]) -> Int[Array, "batch"]:
+def predicted_class(logits: Float[AnyArray, "batch outputs"]) -> Int[AnyArray, "batch"]:
     """The likeliest class; a sigmoid of exactly 0.5 is class 0, as under Keras."""
     if logits.shape[-1] == 1:
         return (logits[:, 0] > 0).astype(jnp.int32)
@@ -47,13 +50,13 @@ def predicted_class(logits: Float[Array, "batch outputs"]) -> Int[Array, "batch"
 
 
 def loss_and_metrics(
-    logits: Float[Array, "batch outputs"],
-    labels: Int[Array, "batch"],
-    real: Bool[Array, "batch"],
+    logits: Float[AnyArray, "batch outputs"],
+    labels: Int[AnyArray, "batch"],
+    real: Bool[AnyArray, "batch"],
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean loss over the real rows, and the sums behind it. `real` is False for rows that only fill a batch."""
     losses = jnp.where(real, per_example_loss(logits, labels), 0)
     correct = jnp.where(real, predicted_class(logits) == labels, False)
     count = jnp.sum(real, dtype=jnp.float32)
     metrics = Metrics(jnp.sum(losses), jnp.sum(correct, dtype=jnp.float32), count)
-    return metrics.loss_sum / jnp.maximum(count, 1), metrics
+    return jnp.sum(losses) / jnp.maximum(count, 1), metrics

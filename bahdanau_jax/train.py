@@ -47,7 +47,7 @@ def train_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[
     return nnx.state((model, optimizer)), metrics
 
 
-def eval_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def eval_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[jax.Array, Any]:
     """Logits [batch, outputs] of a model split after `model.eval()`, and the rows they belong to."""
     logits, _ = nnx.merge(graphdef, state)(batch.ids)
     return logits, batch.rows
@@ -96,7 +96,7 @@ class Evaluator:
         return logits
 
 
-def figures_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def figures_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """{"loss", "accuracy", "n"} of a whole split."""
     _, metrics = loss_and_metrics(logits, labels, np.ones(len(labels), bool))
     return mean_of(metrics) | {"n": len(labels)}
@@ -115,9 +115,7 @@ def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
             data.name, data_dir=data.data_dir, validation_size=data.validation_size
         )
     if data.source == "embedded":
-        return sources.load_embedded(
-            validation_size=data.validation_size, test_size=data.test_size
-        )
+        return sources.load_embedded(validation_size=data.validation_size, test_size=data.test_size)
     return sources.make_up(
         train_size=data.train_size,
         validation_size=data.validation_size,
@@ -128,9 +126,7 @@ def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
 
 def make_model(config: ConfigDict, vocab_size: int, num_classes: int) -> AttentionClassifier:
     """The config's model with fresh weights."""
-    return AttentionClassifier(
-        vocab_size, num_classes, rngs=nnx.Rngs(config.seed), **config.model
-    )
+    return AttentionClassifier(vocab_size, num_classes, rngs=nnx.Rngs(config.seed), **config.model)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -199,9 +195,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     jitted_step = jax.jit(
         train_step, static_argnums=0, donate_argnums=1, out_shardings=(replicated, replicated)
     )
-    evaluate = Evaluator(
-        model, mesh, batch_size=config.batch_size, buckets=config.bucket_lengths
-    )
+    evaluate = Evaluator(model, mesh, batch_size=config.batch_size, buckets=config.bucket_lengths)
 
     # From here on, as far as the newest checkpoint got.
     with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
@@ -248,7 +242,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                     recorder.step(
                         step,
                         epoch=epoch,
-                        examples_per_second=sums.count / clock.lap(),
+                        examples_per_second=float(sums.count) / clock.lap(),
                         **mean_of(sums),
                     )
                 else:
@@ -290,7 +284,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 "train_seconds": clock.total,
                 "wall_clock_seconds": time.monotonic() - started,
                 "parameters": show.parameter_count(model),
-                "compilations": jitted_step._cache_size(),
+                "compilations": jitted_step._cache_size(),  # pyright: ignore[reportAttributeAccessIssue]
                 "hardware": environment.hardware(),
                 "devices": environment.devices(),
                 "versions": environment.versions(),

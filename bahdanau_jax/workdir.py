@@ -75,8 +75,8 @@ def validate_config(config: ConfigDict) -> None:
     for name in ("optimizer.learning_rate", "optimizer.eps"):
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
-    name_ok = isinstance(flat["data.name"], str) and flat["data.name"] != ""
-    _expect(name_ok, "data.name", flat, "the name of a data set")
+    for name in ("data.name", "optimizer.name"):
+        _expect(isinstance(flat[name], str) and flat[name] != "", name, flat, "a name")
     folder = flat["data.data_dir"]
     _expect(
         folder is None or (isinstance(folder, str) and folder != ""),

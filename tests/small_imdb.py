@@ -1,0 +1,72 @@
+"""An archive shaped like aclImdb_v1.tar.gz, small enough for tests; what holds of any data."""
+
+import hashlib
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bahdanau_jax import prepare_imdb
+from bahdanau_jax.sources import Dataset, Examples
+
+REVIEWS = 20  # of each class in each split, and unlabelled ones twice as many
+
+
+def small_reviews() -> dict[str, bytes]:
+    """Name in the archive -> content."""
+    reviews = {}
+    for folder, count in (
+        ("test/neg", REVIEWS),
+        ("test/pos", REVIEWS),
+        ("train/neg", REVIEWS),
+        ("train/pos", REVIEWS),
+        ("train/unsup", 2 * REVIEWS),
+    ):
+        for i in range(count):
+            name = f"aclImdb/{folder}/{i}_3.txt"
+            reviews[name] = f"Review {i} of {folder}.<br />Été, really! ".encode()
+    return reviews
+
+
+def write_archive(path: Path, reviews: dict[str, bytes]) -> dict[str, Any]:
+    """Writes the archive; returns the size and sha256 that `prepare` is to expect."""
+    files = {"aclImdb/README": b"made up", "aclImdb/train/urls_neg.txt": b"no review", **reviews}
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    content = path.read_bytes()
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def prepare_small(folder: Path, reviews: dict[str, bytes] | None = None) -> Path:
+    """A TFDS data folder with the small reviews prepared in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = folder / "small.tar.gz"
+    expected = write_archive(archive, reviews or small_reviews())
+    prepare_imdb.prepare(folder / "tfds", archive=archive, **expected)
+    return folder / "tfds"
+
+
+def check_examples(examples: Examples, label_names: tuple[str, ...]) -> None:
+    assert len(examples.texts) == len(examples.labels) == len(examples.ids) == len(examples)
+    assert all(type(text) is str for text in examples.texts)
+    assert examples.labels.dtype == np.int32
+    assert len(examples) == 0 or 0 <= examples.labels.min() <= examples.labels.max()
+    assert len(examples) == 0 or examples.labels.max() < len(label_names)
+    assert len(set(examples.ids)) == len(examples)
+
+
+def check_dataset(dataset: Dataset) -> Examples:
+    """Checks what holds of every data set; returns the test split."""
+    test = dataset.read_test()
+    for examples in (dataset.train, dataset.validation, test):
+        check_examples(examples, dataset.label_names)
+    assert not set(dataset.train.texts) & set(dataset.validation.texts)
+    assert not set(dataset.train.ids) & set(dataset.validation.ids)
+    again = dataset.read_test()
+    assert (again.texts, again.ids) == (test.texts, test.ids)
+    return test

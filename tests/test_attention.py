@@ -1,0 +1,240 @@
+"""Additive attention against the paper's formula in float64 NumPy, Keras and PyTorch, and its masks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bahdanau_jax.attention import BahdanauAttention, additive_attention, masked_softmax
+
+BATCH, TIME, QUERY, KEY, UNITS = 3, 7, 6, 5, 4
+
+
+def make(seed=0):
+    rng = np.random.default_rng(seed)
+    attention = BahdanauAttention(QUERY, KEY, UNITS, rngs=nnx.Rngs(seed))
+    attention.bias[...] = jnp.asarray(rng.normal(size=UNITS), jnp.float32)
+    query, keys = rng.normal(size=(BATCH, QUERY)), rng.normal(size=(BATCH, TIME, KEY))
+    mask = np.arange(TIME) < np.array([[TIME], [3], [1]])
+    return attention, query.astype(np.float32), keys.astype(np.float32), mask
+
+
+def formula(attention, query, keys, mask):
+    """score = v . tanh(W1 key + W2 query + bias), softmax over the real positions; float64, row by row."""
+    w1, w2, bias, v = (
+        np.asarray(p[...], np.float64)
+        for p in (
+            attention.key_kernel,
+            attention.query_kernel,
+            attention.bias,
+            attention.score_kernel,
+        )
+    )
+    contexts, weights = np.zeros((len(keys), keys.shape[-1])), np.zeros(keys.shape[:2])
+    for b in range(len(keys)):
+        real = np.flatnonzero(mask[b])
+        if not len(real):
+            continue
+        scores = np.array([v @ np.tanh(keys[b, t] @ w1 + query[b] @ w2 + bias) for t in real])
+        e = np.exp(scores - scores.max())
+        weights[b, real] = e / e.sum()
+        contexts[b] = weights[b] @ keys[b]
+    return contexts, weights
+
+
+def test_equals_the_formula():
+    attention, query, keys, mask = make()
+    context, weights = attention(query, keys, mask=jnp.array(mask))
+    for got, want in zip((context, weights), formula(attention, query, keys, mask), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_by_hand():
+    # Scores 0 and log 3 with v = 1 would need tanh; so: v = log(3) / tanh(1), keys project to 0 and 1.
+    context, weights = additive_attention(
+        jnp.zeros((1, 1, 1)),
+        jnp.array([[[0.0], [1.0]]]),
+        jnp.array([[[8.0], [4.0]]]),
+        jnp.array([np.log(3) / np.tanh(1)]),
+    )
+    np.testing.assert_allclose(weights[0, 0], [0.25, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(context[0, 0], [5.0], rtol=1e-6)
+
+
+def test_weights_sum_to_one_and_are_exactly_zero_under_the_mask():
+    attention, query, keys, mask = make(1)
+    _, weights = attention(query, keys, mask=jnp.array(mask))
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+    assert (np.asarray(weights)[~mask] == 0).all()
+    assert (np.asarray(weights)[mask] > 0).all()
+
+
+@pytest.mark.parametrize("filler", [1e30, np.inf, np.nan])
+def test_masked_positions_get_no_gradient_whatever_stands_there(filler):
+    attention, query, keys, mask = make(2)
+
+    def loss(attention, query, keys):
+        context, weights = attention(query, keys, mask=jnp.array(mask))
+        return jnp.sum(context**2) + jnp.sum(weights**3)
+
+    grad = nnx.value_and_grad(loss, argnums=(0, 1, 2))
+    clean = grad(attention, query, keys)
+    dirty = grad(attention, query, np.where(mask[:, :, None], keys, np.float32(filler)))
+    for got, want in zip(jax.tree.leaves(dirty), jax.tree.leaves(clean), strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert (np.asarray(clean[1][2])[~mask] == 0).all()
+
+
+def test_a_row_with_no_real_position_gives_zeros_and_finite_gradients():
+    attention, query, keys, mask = make(3)
+    mask[1] = False
+
+    def loss(attention, query, keys):
+        context, weights = attention(query, keys, mask=jnp.array(mask))
+        return jnp.sum(context) + jnp.sum(weights**2), (context, weights)
+
+    (_, (context, weights)), grads = nnx.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(
+        attention, query, keys
+    )
+    assert (context[1] == 0).all() and (weights[1] == 0).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert (grads[2][1] == 0).all()
+
+
+def test_gradients_equal_finite_differences_in_float64():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        shapes = [(2, 1, 3), (2, 4, 3), (2, 4, 2), (3,)]
+        arguments = [rng.normal(size=s) for s in shapes]
+        mask = jnp.array([[True, False, True, True], [True, True, False, False]])
+        context_weights, weights_weights = rng.normal(size=(2, 1, 2)), rng.normal(size=(2, 1, 4))
+
+        @jax.jit
+        def loss(*arguments):
+            context, weights = additive_attention(*arguments, mask=mask)
+            return jnp.sum(context * context_weights) + jnp.sum(weights * weights_weights)
+
+        grads = jax.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
+        for n, argument in enumerate(arguments):
+            for index in np.ndindex(*argument.shape):
+                ends = []
+                for delta in (1e-6, -1e-6):
+                    moved = [a.copy() for a in arguments]
+                    moved[n][index] += delta
+                    ends.append(float(loss(*moved)))
+                assert abs(grads[n][index] - (ends[0] - ends[1]) / 2e-6) < 1e-8
+
+
+def test_several_queries_are_single_queries_side_by_side():
+    attention, query, keys, mask = make(4)
+    queries = np.stack([query, 2 * query], axis=1)
+    contexts, weights = attention(queries, keys, mask=jnp.array(mask))
+    assert contexts.shape == (BATCH, 2, KEY) and weights.shape == (BATCH, 2, TIME)
+    for n in range(2):
+        context, weight = attention(queries[:, n], keys, mask=jnp.array(mask))
+        np.testing.assert_allclose(contexts[:, n], context, atol=1e-6)
+        np.testing.assert_allclose(weights[:, n], weight, atol=1e-6)
+
+
+def test_values_may_differ_from_keys():
+    attention, query, keys, mask = make(5)
+    values = np.random.default_rng(9).normal(size=(BATCH, TIME, 2)).astype(np.float32)
+    context, weights = attention(query, keys, values, jnp.array(mask))
+    np.testing.assert_allclose(context, np.einsum("bt,btv->bv", weights, values), atol=1e-6)
+
+
+def test_softmax_is_float32_under_bfloat16():
+    attention, query, keys, mask = make(6)
+    half = BahdanauAttention(QUERY, KEY, UNITS, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    nnx.update(half, nnx.state(attention))
+    context, weights = half(query, keys, mask=jnp.array(mask))
+    assert context.dtype == jnp.bfloat16 and weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(weights, attention(query, keys, mask=jnp.array(mask))[1], atol=2e-2)
+
+
+def test_large_scores_do_not_overflow():
+    scores = jnp.array([[1e38, -1e38, 0.0, 3e38]])
+    np.testing.assert_array_equal(masked_softmax(scores, jnp.ones((1, 4), bool)), [[0, 0, 0, 1]])
+    masked = masked_softmax(scores, jnp.array([[False, True, True, False]]))
+    np.testing.assert_array_equal(masked, [[0, 0, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((3, 9)), np.zeros((3, 7, 5))), r"query: expected \[batch, \(queries,\) 6\]"),
+        ((np.zeros((3, 6)), np.zeros((3, 7, 6))), r"keys: expected \(3, 7, 5\), got \(3, 7, 6\)"),
+        ((np.zeros((3, 6)), np.zeros((3, 7, 5)), np.zeros((3, 6, 5))), "values: expected"),
+        ((np.zeros((3, 6)), np.zeros((3, 7, 5)), None, np.ones((3, 7))), "mask: expected bool"),
+    ],
+)
+def test_wrong_shapes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make()[0](*arguments)
+
+
+def test_equals_the_usual_keras_layer():
+    """W1, W2 and V as Dense layers with their biases, which is how the notebook writes it."""
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    attention, query, keys, _ = make(7)
+    rng = np.random.default_rng(7)
+    w1, w2, v = keras.layers.Dense(UNITS), keras.layers.Dense(UNITS), keras.layers.Dense(1)
+    w1.build((None, KEY))
+    w2.build((None, QUERY))
+    v.build((None, UNITS))
+    split = rng.normal(size=UNITS).astype(np.float32)
+    w1.set_weights([np.asarray(attention.key_kernel[...]), split])
+    w2.set_weights(
+        [np.asarray(attention.query_kernel[...]), np.asarray(attention.bias[...]) - split]
+    )
+    v.set_weights([np.asarray(attention.score_kernel[...])[:, None], np.array([3.0])])
+
+    def theirs(keys):
+        score = v(jnp.tanh(w1(keys) + w2(query[:, None, :])))
+        weights = jax.nn.softmax(score, axis=1)
+        return jnp.sum(weights * keys, axis=1), weights[..., 0]
+
+    for got, want in zip(attention(query, keys), theirs(keys), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    ours_grad = jax.grad(lambda k: jnp.sum(attention(query, k)[0] ** 2))(jnp.asarray(keys))
+    theirs_grad = jax.grad(lambda k: jnp.sum(theirs(k)[0] ** 2))(jnp.asarray(keys))
+    np.testing.assert_allclose(ours_grad, theirs_grad, atol=1e-4)
+
+
+def test_equals_pytorch_under_a_mask():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    attention, query, keys, mask = make(8)
+    w1, w2, bias, v = (
+        torch.tensor(np.asarray(p[...]), requires_grad=True)
+        for p in (
+            attention.key_kernel,
+            attention.query_kernel,
+            attention.bias,
+            attention.score_kernel,
+        )
+    )
+    tensor = torch.tensor(keys, requires_grad=True)
+    scores = torch.tanh(tensor @ w1 + (torch.tensor(query) @ w2 + bias)[:, None, :]) @ v
+    weights = torch.softmax(scores.masked_fill(~torch.tensor(mask), -torch.inf), dim=1)
+    context = (weights[:, :, None] * tensor).sum(1)
+    (context**2).sum().backward()
+
+    def loss(attention, keys):
+        context, weights = attention(query, keys, mask=jnp.array(mask))
+        return jnp.sum(context**2), (context, weights)
+
+    (_, ours), grads = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        attention, jnp.asarray(keys)
+    )
+    for got, want in zip(ours, (context, weights), strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), atol=1e-5)
+    for got, want in (
+        (grads[1], tensor),
+        (grads[0]["key_kernel"][...], w1),
+        (grads[0]["query_kernel"][...], w2),
+        (grads[0]["score_kernel"][...], v),
+    ):
+        assert want.grad is not None
+        np.testing.assert_allclose(got, want.grad.numpy(), atol=1e-4)

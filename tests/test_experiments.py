@@ -1,0 +1,56 @@
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from bahdanau_jax.workdir import flatten, validate_config
+from experiments import imdb, imdb_embedded, imdb_tiny, imdb_unmasked
+
+FOLDER = Path(imdb.__file__).parent
+CONFIGS = [
+    importlib.import_module(f"experiments.{file.stem}")
+    for file in sorted(FOLDER.glob("*.py"))
+    if "\ndef get_config(" in file.read_text(encoding="utf-8")
+]
+
+
+def differences(config) -> set[str]:
+    base = flatten(imdb.get_config())
+    return {name for name, value in flatten(config).items() if base[name] != value}
+
+
+@pytest.mark.parametrize("module", CONFIGS, ids=lambda module: module.__name__)
+def test_every_config_is_valid_and_says_how_to_run_it(module):
+    config = module.get_config()
+    validate_config(config)
+    json.dumps(config.to_dict())
+    name = module.__name__.split(".")[-1]
+    assert f"./launch.sh --config=experiments/{name}.py" in module.__doc__
+
+
+@pytest.mark.parametrize("module", CONFIGS, ids=lambda module: module.__name__)
+def test_a_config_is_made_anew_each_time(module):
+    module.get_config().seed = 12
+    module.get_config().model.dropout = 0.9
+    assert module.get_config().seed == 0
+    assert module.get_config().model.dropout == 0.5
+
+
+def test_imdb_is_the_notebook():
+    config = imdb.get_config()
+    assert (config.vocab_size, config.max_length) == (10_000, 500)
+    assert (config.batch_size, config.epochs) == (256, 3)
+    assert config.optimizer.to_dict() == dict(
+        name="adam", learning_rate=1e-3, b1=0.9, b2=0.999, eps=1e-7
+    )
+    model = config.model
+    assert (model.embedding_features, model.hidden_features, model.num_layers) == (128, 64, 2)
+
+
+def test_variants_change_what_they_say_and_no_more():
+    assert differences(imdb_embedded.get_config()) == {"data.source"}
+    assert differences(imdb_unmasked.get_config()) == {"model.mask_attention", "bucket_lengths"}
+    tiny = imdb_tiny.get_config()
+    assert tiny.data.source == "made_up"
+    assert tiny.optimizer.name == imdb.get_config().optimizer.name

@@ -1,0 +1,337 @@
+"""The recurrent core against a plain NumPy loop, finite differences, Keras and PyTorch, under any mask."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bahdanau_jax.lstm import LSTM, BiLSTM, lstm
+
+BATCH, TIME, FEATURES, HIDDEN = 4, 9, 5, 3
+
+
+def numpy_lstm(x, mask, kernel, recurrent_kernel, bias, h0, c0, reverse=False):
+    """The textbook equations in float64, one row and one step at a time; a masked step is left out."""
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    batch, time, _ = x.shape
+    h, c = h0.astype(np.float64).copy(), c0.astype(np.float64).copy()
+    outputs = np.zeros((batch, time, h.shape[1]))
+    for b in range(batch):
+        for t in reversed(range(time)) if reverse else range(time):
+            if not mask[b, t]:
+                continue
+            i, f, g, o = np.split(x[b, t] @ kernel + h[b] @ recurrent_kernel + bias, 4)
+            c[b] = sigmoid(f) * c[b] + sigmoid(i) * np.tanh(g)
+            h[b] = sigmoid(o) * np.tanh(c[b])
+            outputs[b, t] = h[b]
+    return outputs, h, c
+
+
+def make(seed, *, batch=BATCH, time=TIME, features=FEATURES, hidden=HIDDEN, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return rng.normal(size=shape).astype(dtype)
+
+    return {
+        "x": draw(batch, time, features),
+        "kernel": draw(features, 4 * hidden),
+        "recurrent_kernel": draw(hidden, 4 * hidden) * dtype(0.5),
+        "bias": draw(4 * hidden),
+        "h0": draw(batch, hidden),
+        "c0": draw(batch, hidden),
+    }
+
+
+def masks(seed=0, batch=BATCH, time=TIME):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, time + 1, batch)
+    behind = np.arange(time) < lengths[:, None]
+    anywhere = rng.random((batch, time)) < 0.5
+    anywhere[0] = False
+    return {
+        "all": np.ones((batch, time), bool),
+        "behind": behind,
+        "in front": behind[:, ::-1].copy(),
+        "anywhere": anywhere,
+        "nowhere": np.zeros((batch, time), bool),
+    }
+
+
+def run(a, mask, reverse=False, dtype=None):
+    outputs, (h, c) = lstm(
+        a["x"],
+        a["kernel"],
+        a["recurrent_kernel"],
+        a["bias"],
+        mask=mask,
+        initial_state=(a["h0"], a["c0"]),
+        reverse=reverse,
+        dtype=dtype,
+    )
+    return outputs, h, c
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("pattern", list(masks()))
+def test_equals_the_plain_loop(pattern, reverse):
+    a, mask = make(1), masks()[pattern]
+    expected = numpy_lstm(a["x"], mask, *(a[k] for k in list(a)[1:]), reverse=reverse)
+    for got, want in zip(run(a, jnp.array(mask), reverse), expected, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_no_mask_is_all_real_and_no_state_is_zeros():
+    a = make(2)
+    a["h0"] *= 0
+    a["c0"] *= 0
+    with_everything = run(a, jnp.ones((BATCH, TIME), bool))
+    outputs, (h, c) = lstm(a["x"], a["kernel"], a["recurrent_kernel"], a["bias"])
+    for got, want in zip((outputs, h, c), with_everything, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_equal_finite_differences_in_float64(reverse):
+    with jax.enable_x64(True):
+        a = make(3, batch=2, time=4, features=2, hidden=2, dtype=np.float64)
+        mask = np.array([[True, False, True, True], [False, True, True, False]])
+        rng = np.random.default_rng(0)
+        weights = [rng.normal(size=s) for s in ((2, 4, 2), (2, 2), (2, 2))]
+
+        @jax.jit
+        def loss(a):
+            return sum(jnp.sum(w * y) for w, y in zip(weights, run(a, mask, reverse), strict=True))
+
+        gradients = jax.grad(loss)(a)
+        for name, value in a.items():
+            numeric = np.zeros_like(value)
+            for index in np.ndindex(*value.shape):
+                ends = []
+                for delta in (1e-6, -1e-6):
+                    moved = value.copy()
+                    moved[index] += delta
+                    ends.append(float(loss({**a, name: moved})))
+                numeric[index] = (ends[0] - ends[1]) / 2e-6
+            np.testing.assert_allclose(gradients[name], numeric, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_stands_at_masked_steps_is_never_looked_at(reverse):
+    a, mask = make(4), jnp.array(masks()["anywhere"])
+
+    @jax.jit
+    @jax.value_and_grad
+    def value_and_grad(a):
+        outputs, h, c = run(a, mask, reverse)
+        return jnp.sum(outputs**2) + jnp.sum(h * c)
+
+    clean, clean_grads = value_and_grad(a)
+    for filler in (1e30, np.inf, np.nan):
+        dirty = {**a, "x": np.where(mask[:, :, None], a["x"], np.float32(filler))}
+        value, grads = value_and_grad(dirty)
+        assert value == clean
+        for name in a:
+            np.testing.assert_array_equal(grads[name], clean_grads[name], err_msg=name)
+    assert np.all(np.asarray(clean_grads["x"])[~np.asarray(mask)] == 0)
+    outputs, h, c = run(a, mask, reverse)
+    assert np.all(np.asarray(outputs)[~np.asarray(mask)] == 0)
+    np.testing.assert_array_equal(h[0], a["h0"][0])  # row 0 has no real step
+    np.testing.assert_array_equal(c[0], a["c0"][0])
+
+
+def test_extreme_values_stay_finite():
+    a = make(5)
+    a["x"] *= 1e4
+    grads = jax.grad(lambda a: jnp.sum(run(a, jnp.array(masks()["behind"]))[0]))(a)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_bfloat16_keeps_a_float32_carry():
+    a, mask = make(6), jnp.array(masks()["behind"])
+    outputs, h, c = run(a, mask, dtype=jnp.bfloat16)
+    assert outputs.dtype == jnp.bfloat16 and h.dtype == c.dtype == jnp.float32
+    exact = numpy_lstm(a["x"], masks()["behind"], *(a[k] for k in list(a)[1:]))
+    for got, want in zip((outputs, h, c), exact, strict=True):
+        got = np.asarray(got, np.float64)
+        assert np.linalg.norm(got - want) / np.linalg.norm(want) < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            dict(x=np.zeros((2, 3))),
+            r"inputs: expected \[batch, time, features\], got shape \(2, 3\)",
+        ),
+        (dict(kernel=np.zeros((5, 11))), r"kernel: expected shape \(5, 12\), got \(5, 11\)"),
+        (dict(bias=np.zeros(3)), r"bias: expected shape \(12,\), got \(3,\)"),
+        (dict(h0=np.zeros((4, 2))), r"initial_state h: expected shape \(4, 3\), got \(4, 2\)"),
+    ],
+)
+def test_wrong_shapes_are_named(changed, message):
+    with pytest.raises(ValueError, match=message):
+        run({**make(0), **changed}, None)
+
+
+def test_a_mask_that_is_not_boolean_is_refused():
+    with pytest.raises(ValueError, match="mask: expected bool"):
+        run(make(0), jnp.ones((BATCH, TIME)))
+
+
+def test_bilstm_is_two_lstms_from_both_ends():
+    encoder = BiLSTM(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
+    a, mask = make(7), masks()["anywhere"]
+    h0, c0 = np.random.default_rng(1).normal(size=(2, BATCH, 2 * HIDDEN))
+    outputs, (h, c) = encoder(a["x"], jnp.array(mask), (jnp.array(h0), jnp.array(c0)))
+    for reverse, layer, half in [
+        (False, encoder.forward, slice(None, HIDDEN)),
+        (True, encoder.backward, slice(HIDDEN, None)),
+    ]:
+        weights = [np.asarray(w[...]) for w in (layer.kernel, layer.recurrent_kernel, layer.bias)]
+        want = numpy_lstm(a["x"], mask, *weights, h0[:, half], c0[:, half], reverse=reverse)
+        for got, expected in zip((outputs, h, c), want, strict=True):
+            np.testing.assert_allclose(got[..., half], expected, atol=1e-5)
+
+
+def test_dropout_is_one_mask_per_sequence_and_direction():
+    layer = LSTM(8, 4, dropout=0.5, rngs=nnx.Rngs(0))
+    dropped = np.asarray(layer.dropout(jnp.ones((6, 7, 8))))
+    assert set(np.unique(dropped)) == {0.0, 2.0}
+    assert (dropped == dropped[:, :1]).all()
+    assert not (dropped[0] == dropped[1]).all()
+    encoder = BiLSTM(8, 4, dropout=0.5, rngs=nnx.Rngs(0))
+    one, other = (d.dropout(jnp.ones((6, 7, 8))) for d in (encoder.forward, encoder.backward))
+    assert not (one == other).all()
+    layer.eval()
+    x = jnp.ones((2, 3, 8))
+    np.testing.assert_array_equal(layer(x)[0], layer(x)[0])
+
+
+def test_initial_weights_are_those_of_keras():
+    layer = LSTM(64, 32, rngs=nnx.Rngs(0))
+    bias = layer.bias[...].reshape(4, 32)
+    np.testing.assert_array_equal(bias, [[0] * 32, [1] * 32, [0] * 32, [0] * 32])
+    recurrent = np.asarray(layer.recurrent_kernel[...])
+    np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(32), atol=1e-5)
+    limit = np.sqrt(6 / (64 + 128))
+    assert 0.95 * limit < np.abs(layer.kernel[...]).max() <= limit
+
+
+# --- peers with the same weights --------------------------------------------------------------
+
+
+def peer_case(seed=11, batch=5, time=12, features=6, hidden=4):
+    encoder = BiLSTM(features, hidden, rngs=nnx.Rngs(seed))
+    rng = np.random.default_rng(seed)
+    for direction in (encoder.forward, encoder.backward):
+        direction.bias[...] = jnp.asarray(rng.normal(size=4 * hidden), jnp.float32)
+    x = rng.normal(size=(batch, time, features)).astype(np.float32)
+    weights = rng.normal(size=(batch, time, 2 * hidden)).astype(np.float32)
+    state_weights = rng.normal(size=(2, batch, 2 * hidden)).astype(np.float32)
+    return encoder, x, weights, state_weights
+
+
+def our_results(encoder, x, mask, weights, state_weights):
+    """Outputs, states, and the gradients of one scalar with respect to the inputs and the weights."""
+
+    def loss(encoder, x):
+        outputs, (h, c) = encoder(x, mask)
+        value = jnp.sum(outputs * weights) + jnp.sum(h * state_weights[0])
+        return value + jnp.sum(c * state_weights[1]), (outputs, h, c)
+
+    (_, results), (grads, x_grad) = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        encoder, jnp.asarray(x)
+    )
+    return results, nnx.to_pure_dict(grads), x_grad
+
+
+@pytest.mark.parametrize("pattern", ["all", "behind", "in front", "anywhere"])
+def test_equals_keras_under_masks(pattern):
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    assert keras.backend.backend() == "jax"
+    encoder, x, weights, state_weights = peer_case()
+    mask = masks(1, *x.shape[:2])[pattern]
+    mask[:, 3] |= ~mask.any(1)  # Keras has no rule for a row without a real step
+    mask = jnp.array(mask)
+    bidirectional = keras.layers.Bidirectional(
+        keras.layers.LSTM(4, return_sequences=True, return_state=True)
+    )
+    bidirectional.build(x.shape)
+    named = {
+        "forward": bidirectional.forward_layer.cell,
+        "backward": bidirectional.backward_layer.cell,
+    }
+    for name, cell in named.items():
+        layer = getattr(encoder, name)
+        for keras_name in ("kernel", "recurrent_kernel", "bias"):
+            getattr(cell, keras_name).assign(np.asarray(getattr(layer, keras_name)[...]))
+    variables = [v.value for v in bidirectional.trainable_variables]
+    paths = [v.path for v in bidirectional.trainable_variables]
+    rest = [v.value for v in bidirectional.non_trainable_variables]
+
+    def loss(variables, x):
+        (outputs, hf, cf, hb, cb), _ = bidirectional.stateless_call(variables, rest, x, mask=mask)
+        h, c = jnp.concatenate([hf, hb], -1), jnp.concatenate([cf, cb], -1)
+        value = jnp.sum(outputs * weights) + jnp.sum(h * state_weights[0])
+        return value + jnp.sum(c * state_weights[1]), (outputs, h, c)
+
+    (_, theirs), (grads, x_grad) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
+        variables, jnp.asarray(x)
+    )
+    ours, our_grads, our_x_grad = our_results(encoder, x, mask, weights, state_weights)
+    for got, want in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    np.testing.assert_allclose(our_x_grad, x_grad, atol=1e-4)
+    assert len(paths) == 6
+    for path, grad in zip(paths, grads, strict=True):
+        direction = "backward" if "backward" in path else "forward"
+        mine = our_grads[direction][path.rsplit("/", 1)[-1]]
+        np.testing.assert_allclose(mine, grad, atol=1e-4, err_msg=path)
+
+
+@pytest.mark.parametrize("pattern", ["all", "behind"])
+def test_equals_pytorch(pattern):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    encoder, x, weights, state_weights = peer_case()
+    mask = masks(2, *x.shape[:2])[pattern]
+    peer = torch.nn.LSTM(6, 4, bidirectional=True, batch_first=True)
+    with torch.no_grad():
+        for suffix, layer in (("", encoder.forward), ("_reverse", encoder.backward)):
+            for theirs, ours in (
+                ("weight_ih", layer.kernel),
+                ("weight_hh", layer.recurrent_kernel),
+            ):
+                value = torch.tensor(np.asarray(ours[...]).T.copy())
+                getattr(peer, f"{theirs}_l0{suffix}").copy_(value)
+            getattr(peer, f"bias_ih_l0{suffix}").copy_(torch.tensor(np.asarray(layer.bias[...])))
+            getattr(peer, f"bias_hh_l0{suffix}").zero_()
+    tensor = torch.tensor(x, requires_grad=True)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        tensor, torch.tensor(mask.sum(1)), batch_first=True, enforce_sorted=False
+    )
+    outputs, (h, c) = peer(packed)
+    outputs = torch.nn.utils.rnn.pad_packed_sequence(
+        outputs, batch_first=True, total_length=x.shape[1]
+    )[0]
+    h, c = torch.cat([h[0], h[1]], -1), torch.cat([c[0], c[1]], -1)
+    value = (outputs * torch.tensor(weights)).sum() + (h * torch.tensor(state_weights[0])).sum()
+    (value + (c * torch.tensor(state_weights[1])).sum()).backward()
+    ours, our_grads, our_x_grad = our_results(encoder, x, jnp.array(mask), weights, state_weights)
+    for got, want in zip(ours, (outputs, h, c), strict=True):
+        np.testing.assert_allclose(got, want.detach().numpy(), atol=1e-5)
+    assert tensor.grad is not None
+    np.testing.assert_allclose(our_x_grad, tensor.grad.numpy(), atol=1e-4)
+    for suffix, direction in (("", "forward"), ("_reverse", "backward")):
+        grads = our_grads[direction]
+        for theirs, mine in (
+            ("weight_ih", grads["kernel"].T),
+            ("weight_hh", grads["recurrent_kernel"].T),
+            ("bias_ih", grads["bias"]),
+        ):
+            theirs_grad = getattr(peer, f"{theirs}_l0{suffix}").grad.numpy()
+            np.testing.assert_allclose(mine, theirs_grad, atol=1e-4, err_msg=theirs + suffix)

@@ -1,0 +1,33 @@
+"""The optimizer is the one asked for, with its options."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.optimizer import make_optimizer
+
+
+def test_adam_takes_the_step_of_the_paper():
+    optimizer = make_optimizer("adam", 0.1, b1=0.9, b2=0.999, eps=1e-7)
+    parameters, gradient = jnp.array([1.0, -2.0]), jnp.array([0.5, -3.0])
+    updates, _ = optimizer.update(gradient, optimizer.init(parameters), parameters)
+    # After bias correction the first step is g / (|g| + eps).
+    np.testing.assert_allclose(updates, -0.1 * np.sign(gradient), rtol=1e-5)
+
+
+def test_weight_decay_makes_weights_smaller():
+    optimizer = make_optimizer("adamw", 0.1, weight_decay=0.5)
+    parameters = jnp.array([2.0])
+    updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(parameters), parameters)
+    assert float(parameters[0] + jnp.asarray(updates)[0]) == pytest.approx(2.0 - 0.1 * 0.5 * 2.0)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="config.optimizer.name is 'adma'; did you mean adam"):
+        make_optimizer("adma", 0.1)
+
+
+def test_an_option_that_the_optimizer_lacks_is_refused():
+    with pytest.raises(InputError, match="config.optimizer does not fit sgd"):
+        make_optimizer("sgd", 0.1, b1=0.9)
