@@ -35,7 +35,16 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         try:
-            self._manager = ocp.CheckpointManager(self._folder, options=options)
+            # Handlers by name: without them nothing can be known of a folder before it is restored.
+            self._manager = ocp.CheckpointManager(
+                self._folder,
+                options=options,
+                item_handlers={
+                    "state": ocp.StandardCheckpointHandler(),
+                    "batches": grain.checkpoint.CheckpointHandler(),
+                    "measured": ocp.JsonCheckpointHandler(),
+                },
+            )
         except OSError as error:
             raise InputError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
@@ -102,6 +111,8 @@ class Checkpoints:
 
     def _check_shapes(self, step: int, abstract: Any) -> None:
         found = self._manager.item_metadata(step)["state"]
+        if found is None:
+            raise InputError(f"cannot restore {self._folder}/{step}: its list of arrays is damaged")
         found = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(found)}
         expected = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(abstract)}
         for path in expected.keys() | found.keys():

@@ -231,7 +231,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
             clock, pending = _Clock(train_seconds), []
             for batch in shard_batches(batches, mesh):
-                state, metrics = jitted_step(graphdef, state, batch)
+                with jax.transfer_guard("disallow"):  # nothing may slip back to the host
+                    state, metrics = jitted_step(graphdef, state, batch)
                 step += 1
                 pending.append(metrics)
                 epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
