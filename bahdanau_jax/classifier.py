@@ -28,6 +28,7 @@ class AttentionClassifier(nnx.Module):
       mask_attention: False leaves padding in the attention's softmax, as the notebook does: logits then
         depend on how far a batch is padded.
       dtype: computation dtype of the matrix products; parameters, carries and softmax stay float32.
+      implementation: of the recurrence: "auto", "scan" or "native"; see `bahdanau_jax.lstm`.
       rngs: streams `params` and `dropout`.
 
     Example:
@@ -54,6 +55,7 @@ class AttentionClassifier(nnx.Module):
         head_dropout: float = 0.5,
         mask_attention: bool = True,
         dtype: DTypeLike = jnp.float32,
+        implementation: str = "auto",
         rngs: nnx.Rngs,
     ):
         self.mask_attention = mask_attention
@@ -66,7 +68,14 @@ class AttentionClassifier(nnx.Module):
         )
         widths = [embedding_features] + [2 * hidden_features] * num_layers
         self.encoder = nnx.List(
-            BiLSTM(width, hidden_features, dropout=dropout, dtype=dtype, rngs=rngs)
+            BiLSTM(
+                width,
+                hidden_features,
+                dropout=dropout,
+                dtype=dtype,
+                implementation=implementation,
+                rngs=rngs,
+            )
             for width in widths[:-1]
         )
         self.attention = BahdanauAttention(

@@ -35,6 +35,7 @@ _AT_LEAST = {
 _ONE_OF = {
     "data.source": ("tfds", "embedded", "made_up"),
     "model.dtype": ("float32", "bfloat16"),
+    "model.implementation": ("auto", "scan", "native"),
     "model.mask_attention": (True, False),
 }
 _OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")

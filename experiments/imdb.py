@@ -42,6 +42,8 @@ def get_config() -> ConfigDict:
     )
     config.model.dtype = "float32"  # or "bfloat16"; the carries and the softmax stay float32
 
+    config.model.implementation = "auto"  # of the recurrence: "auto", "scan" or "native" (CPUs)
+
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3

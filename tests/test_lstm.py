@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bahdanau_jax.lstm import LSTM, BiLSTM, lstm
+from bahdanau_jax.lstm import LSTM, BiLSTM, lstm, lstm_implementation
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 9, 5, 3
 
@@ -62,7 +62,10 @@ def masks(seed=0, batch=BATCH, time=TIME):
     }
 
 
-def run(a, mask, reverse=False, dtype=None):
+both_implementations = pytest.mark.parametrize("implementation", ["scan", "native"])
+
+
+def run(a, mask, reverse=False, dtype=None, implementation="auto", input_scale=None):
     outputs, (h, c) = lstm(
         a["x"],
         a["kernel"],
@@ -70,18 +73,23 @@ def run(a, mask, reverse=False, dtype=None):
         a["bias"],
         mask=mask,
         initial_state=(a["h0"], a["c0"]),
+        input_scale=input_scale,
         reverse=reverse,
         dtype=dtype,
+        implementation=implementation,
     )
     return outputs, h, c
 
 
+@both_implementations
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("pattern", list(masks()))
-def test_equals_the_plain_loop(pattern, reverse):
+def test_equals_the_plain_loop(pattern, reverse, implementation):
     a, mask = make(1), masks()[pattern]
     expected = numpy_lstm(a["x"], mask, *(a[k] for k in list(a)[1:]), reverse=reverse)
-    for got, want in zip(run(a, jnp.array(mask), reverse), expected, strict=True):
+    for got, want in zip(
+        run(a, jnp.array(mask), reverse, implementation=implementation), expected, strict=True
+    ):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
@@ -120,14 +128,15 @@ def test_gradients_equal_finite_differences_in_float64(reverse):
             np.testing.assert_allclose(gradients[name], numeric, atol=1e-7, err_msg=name)
 
 
+@both_implementations
 @pytest.mark.parametrize("reverse", [False, True])
-def test_what_stands_at_masked_steps_is_never_looked_at(reverse):
+def test_what_stands_at_masked_steps_is_never_looked_at(reverse, implementation):
     a, mask = make(4), jnp.array(masks()["anywhere"])
 
     @jax.jit
     @jax.value_and_grad
     def value_and_grad(a):
-        outputs, h, c = run(a, mask, reverse)
+        outputs, h, c = run(a, mask, reverse, implementation=implementation)
         return jnp.sum(outputs**2) + jnp.sum(h * c)
 
     clean, clean_grads = value_and_grad(a)
@@ -138,17 +147,82 @@ def test_what_stands_at_masked_steps_is_never_looked_at(reverse):
         for name in a:
             np.testing.assert_array_equal(grads[name], clean_grads[name], err_msg=name)
     assert np.all(np.asarray(clean_grads["x"])[~np.asarray(mask)] == 0)
-    outputs, h, c = run(a, mask, reverse)
+    outputs, h, c = run(a, mask, reverse, implementation=implementation)
     assert np.all(np.asarray(outputs)[~np.asarray(mask)] == 0)
     np.testing.assert_array_equal(h[0], a["h0"][0])  # row 0 has no real step
     np.testing.assert_array_equal(c[0], a["c0"][0])
 
 
-def test_extreme_values_stay_finite():
-    a = make(5)
+@both_implementations
+def test_extreme_values_stay_finite(implementation):
+    a, mask = make(5), jnp.array(masks()["behind"])
     a["x"] *= 1e4
-    grads = jax.grad(lambda a: jnp.sum(run(a, jnp.array(masks()["behind"]))[0]))(a)
+    grads = jax.grad(lambda a: jnp.sum(run(a, mask, implementation=implementation)[0]))(a)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(batch=1, time=1, features=1, hidden=1),
+        dict(batch=3, time=9, features=130, hidden=17),
+        dict(batch=40, time=30, features=64, hidden=64),
+        dict(batch=6, time=5, features=9, hidden=512),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_kernel_has_the_float64_scans_results_and_gradients(sizes, reverse):
+    a = make(12, **sizes)
+    a["recurrent_kernel"] /= np.sqrt(sizes["hidden"])
+    a["kernel"] /= np.sqrt(sizes["features"])
+    rng = np.random.default_rng(0)
+    mask = jnp.array(rng.random((sizes["batch"], sizes["time"])) < 0.7)
+    scale = rng.integers(0, 2, (sizes["batch"], sizes["features"])) * 2.0
+    shapes = [y.shape for y in run(a, mask)]
+    weights = [rng.normal(size=shape) for shape in shapes]
+
+    def results(a, weights, implementation):
+        def loss(a):
+            ys = run(a, mask, reverse, implementation=implementation, input_scale=jnp.array(scale))
+            return sum(jnp.sum(w * y) for w, y in zip(weights, ys, strict=True)), ys
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(a)
+
+    def typed(tree, dtype):
+        return jax.tree.map(lambda x: jnp.asarray(x, dtype), tree)
+
+    with jax.enable_x64(True):
+        exact = results(typed(a, np.float64), typed(weights, np.float64), "scan")
+        exact = jax.tree.map(np.asarray, exact)
+    scale = scale.astype(np.float32)
+    got = results(a, typed(weights, np.float32), "native")
+    for ours, want in zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True):
+        assert np.linalg.norm(ours - want) <= 1e-5 * (np.linalg.norm(want) + 1e-3)
+
+
+def test_the_kernel_serves_vmap_and_recomputation():
+    a, mask = make(13), jnp.array(masks()["anywhere"])
+    xs = jnp.stack([a["x"], 2 * a["x"]])
+
+    def gradients(implementation):
+        def loss(x):
+            return jnp.sum(run({**a, "x": x}, mask, implementation=implementation)[0] ** 2)
+
+        return jax.jit(jax.vmap(jax.grad(jax.checkpoint(loss))))(xs)
+
+    np.testing.assert_allclose(gradients("native"), gradients("scan"), atol=1e-5)
+
+
+def test_which_implementation_is_taken_is_said_and_never_silent():
+    assert lstm_implementation("scan") == ("scan", "asked for")
+    assert lstm_implementation()[0] == "native"
+    name, why = lstm_implementation(dtype=jnp.bfloat16)
+    assert name == "scan" and "bfloat16" in why
+    with pytest.raises(ValueError, match="'native', which cannot run here: the dtype is bfloat16"):
+        lstm_implementation("native", dtype=jnp.bfloat16)
+    with pytest.raises(ValueError, match="implementation is 'cudnn'; expected one of"):
+        lstm_implementation("cudnn")
 
 
 def test_bfloat16_keeps_a_float32_carry():
@@ -199,17 +273,24 @@ def test_bilstm_is_two_lstms_from_both_ends():
 
 
 def test_dropout_is_one_mask_per_sequence_and_direction():
-    layer = LSTM(8, 4, dropout=0.5, rngs=nnx.Rngs(0))
-    dropped = np.asarray(layer.dropout(jnp.ones((6, 7, 8))))
-    assert set(np.unique(dropped)) == {0.0, 2.0}
-    assert (dropped == dropped[:, :1]).all()
-    assert not (dropped[0] == dropped[1]).all()
-    encoder = BiLSTM(8, 4, dropout=0.5, rngs=nnx.Rngs(0))
-    one, other = (d.dropout(jnp.ones((6, 7, 8))) for d in (encoder.forward, encoder.backward))
-    assert not (one == other).all()
-    layer.eval()
-    x = jnp.ones((2, 3, 8))
-    np.testing.assert_array_equal(layer(x)[0], layer(x)[0])
+    x, mask = make(8)["x"], jnp.array(masks()["anywhere"])
+    encoder = BiLSTM(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0))
+    drawn = [np.asarray(d.dropout_mask(x)) for d in (encoder.forward, encoder.backward)]
+    assert drawn[0].shape == (BATCH, FEATURES) and set(np.unique(drawn)) == {0.0, 2.0}
+    assert (drawn[0] != drawn[1]).any() and (drawn[0][0] != drawn[0][1]).any()
+
+    encoder = BiLSTM(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0))  # draws the same once more
+    outputs, _ = encoder(x, mask)
+    for reverse, layer, scale, half in [
+        (False, encoder.forward, drawn[0], slice(None, HIDDEN)),
+        (True, encoder.backward, drawn[1], slice(HIDDEN, None)),
+    ]:
+        weights = [w[...] for w in (layer.kernel, layer.recurrent_kernel, layer.bias)]
+        want, _ = lstm(x * scale[:, None], *weights, mask=mask, reverse=reverse)
+        np.testing.assert_allclose(outputs[..., half], want, atol=1e-6)
+
+    encoder.eval()
+    np.testing.assert_array_equal(encoder(x, mask)[0], encoder(x, mask)[0])
 
 
 def test_initial_weights_are_those_of_keras():

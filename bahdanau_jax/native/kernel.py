@@ -1,0 +1,415 @@
+"""One LSTM layer, forward and backward, as numba kernels on raw float32 memory. See the package's docstring.
+
+A call is split into parts (sets of batch rows) that any thread may run; `Job` describes it. A part walks
+through time with the rows that are real at that step and no others, so padding costs nothing. Gates of
+LANES hidden units stand together as a panel [i|f|g|o]: one tile of the product gives all the cell needs.
+"""
+
+import numba
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+from bahdanau_jax.native.simd import (
+    LANES,
+    PANEL,
+    ROW_BYTES,
+    TILE_ROWS,
+    any_tile,
+    apart,
+    f32,
+    fma,
+    i64,
+    library_function,
+    load,
+    loadf,
+    njit,
+    peek,
+    peek8,
+    poke,
+    prefetch,
+    sigmoid,
+    splat,
+    store,
+    storef,
+    tanh,
+)
+
+FIELDS = """next done holders parts backward
+  batch time features hidden padded directions reverse save
+  x mask scale w u  bias h0 c0  records d_out d_h d_c
+  out h c  d_x d_w d_u d_bias d_h0 d_c0
+  packed packed_t packed_bias gradients counts part_size part_start rows""".split()
+JOB = np.dtype([(name, np.int64) for name in FIELDS])
+Job = numba.from_dtype(JOB)
+
+tile, tile_transposed = any_tile(False), any_tile(True)
+aligned_alloc = types.ExternalFunction("aligned_alloc", i64(i64, i64))
+free = types.ExternalFunction("free", types.void(i64))
+usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+DEPTH = 64  # rows of a panel of weights kept in the first cache while the tiles pass over it
+GATHER = 128  # (row, step) pairs whose weight gradient is formed as one product
+
+
+@intrinsic
+def _job_pointer(typingctx, address):
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(Job)(i64), codegen
+
+
+@njit
+def job_at(address):
+    return carray(_job_pointer(address), (1,))[0]
+
+
+@njit
+def allocate(size):
+    return aligned_alloc(i64(64), (size + 127) // 64 * 64)
+
+
+@njit
+def copy(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(source + 4 * k))
+
+
+@njit
+def add(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(to + 4 * k) + load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(to + 4 * k) + loadf(source + 4 * k))
+
+
+@njit
+def scale(to, factor, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(to + 4 * k) * load(factor + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(to + 4 * k) * loadf(factor + 4 * k))
+
+
+@njit
+def zero(to, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, splat(f32(0.0)))
+    for k in range(whole, n):
+        storef(to + 4 * k, f32(0.0))
+
+
+@njit
+def send_for(address, size):
+    """Prefetch: rows of one step lie far apart, the processor does not guess the next."""
+    for k in range(0, size, 64):
+        prefetch(address + k)
+
+
+@library_function(7)
+def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
+    """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; table: the addresses of a's rows."""
+    apart()
+    for k in range(0, depth, DEPTH):
+        r = 0
+        for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
+            n = (rows - r + tiles - 1) // tiles
+            at = acc + r * acc_stride
+            tile(
+                n,
+                at,
+                acc_stride,
+                table + 8 * r,
+                4 * k,
+                b + k * b_stride,
+                b_stride,
+                min(DEPTH, depth - k),
+            )
+            r += n
+    return 0
+
+
+@library_function(7)
+def bahdanau_product_transposed(rows, acc, acc_stride, table, b, b_stride, depth):
+    """acc[r, :PANEL] += sum over k of a[k, r] * b[k, :PANEL]; table: the addresses of a's rows."""
+    apart()
+    r = 0
+    for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
+        n = (rows - r + tiles - 1) // tiles
+        tile_transposed(n, acc + r * acc_stride, acc_stride, table, 4 * r, b, b_stride, depth)
+        r += n
+    return 0
+
+
+@njit
+def active_rows(job, part, t, active):
+    """Writes the part's row numbers that are real at step t, returns how many."""
+    apart()
+    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    n = 0
+    for r in range(peek(job.part_size + 8 * part)):
+        if peek8(job.mask + peek(rows + 8 * r) * job.time + t):
+            poke(active + 8 * n, r)
+            n += 1
+    return n
+
+
+@njit
+def load_input(job, d, batch_row, t, ahead, to):
+    """Copies one row of x, scaled as direction d has it; the row of step t + ahead is sent for."""
+    apart()
+    at = job.x + 4 * job.features * (batch_row * job.time + t)
+    copy(to, at, job.features)
+    send_for(at + 4 * job.features * ahead, 4 * job.features)
+    if job.scale:
+        scale(to, job.scale + 4 * job.features * (d * job.batch + batch_row), job.features)
+
+
+@njit
+def record_start(job, d, part):
+    """Address of the part's records of direction d: [gates (4), cell before, output before] * padded."""
+    before = i64(0)
+    for p in range(part):
+        before += peek(job.counts + 8 * p)
+    return job.records + 24 * job.padded * (d * job.batch * job.time + before)
+
+
+@library_function(2)
+def bahdanau_forward_part(address, part):
+    job = job_at(address)
+    T, F, H, HP, D = job.time, job.features, job.hidden, job.padded, job.directions
+    R = peek(job.part_size + 8 * part)
+    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    panel_bytes = (F + H) * ROW_BYTES
+    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
+    scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
+    x = scratch
+    h = x + R * x_bytes
+    c = h + R * h_bytes
+    new_h = c + R * h_bytes
+    acc = new_h + R * h_bytes
+    active = acc + R * ROW_BYTES
+    x_table = active + 8 * R
+    h_table = x_table + 8 * R
+    for r in range(R):
+        poke(x_table + 8 * r, x + r * x_bytes)
+
+    for d in range(D):
+        record = record_start(job, d, part)
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            zero(h + r * h_bytes, HP)
+            zero(c + r * h_bytes, HP)
+            copy(h + r * h_bytes, job.h0 + start, H)
+            copy(c + r * h_bytes, job.c0 + start, H)
+        backwards = (d == 1) != (job.reverse != 0)
+        ahead = -1 if backwards else 1
+        for step in range(T):
+            t = T - 1 - step if backwards else step
+            n = active_rows(job, part, t, active)
+            if n < R:
+                for r in range(R):
+                    b = peek(rows + 8 * r)
+                    if not peek8(job.mask + b * T + t):
+                        zero(job.out + 4 * H * ((b * T + t) * D + d), H)
+            for i in range(n):
+                r = peek(active + 8 * i)
+                load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
+                poke(h_table + 8 * i, h + r * h_bytes)
+            for j in range(0, HP, LANES):
+                bias = job.packed_bias + 16 * (d * HP + j)
+                bias_i, bias_f = load(bias), load(bias + 4 * LANES)
+                bias_g, bias_o = load(bias + 8 * LANES), load(bias + 12 * LANES)
+                for i in range(n):
+                    store(acc + i * ROW_BYTES, bias_i)
+                    store(acc + i * ROW_BYTES + 4 * LANES, bias_f)
+                    store(acc + i * ROW_BYTES + 8 * LANES, bias_g)
+                    store(acc + i * ROW_BYTES + 12 * LANES, bias_o)
+                weights = job.packed + (d * HP + j) // LANES * panel_bytes
+                bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F)
+                bahdanau_product(n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, H)
+                for i in range(n):
+                    at = acc + i * ROW_BYTES
+                    gate_i, gate_f = sigmoid(load(at)), sigmoid(load(at + 4 * LANES))
+                    gate_g, gate_o = tanh(load(at + 8 * LANES)), sigmoid(load(at + 12 * LANES))
+                    at = c + peek(active + 8 * i) * h_bytes + 4 * j
+                    cell = load(at)
+                    new_cell = fma(gate_f, cell, gate_i * gate_g)
+                    store(at, new_cell)
+                    store(new_h + i * h_bytes + 4 * j, gate_o * tanh(new_cell))
+                    if job.save:
+                        at = record + i * 6 * h_bytes + 16 * j
+                        store(at, gate_i)
+                        store(at + 4 * LANES, gate_f)
+                        store(at + 8 * LANES, gate_g)
+                        store(at + 12 * LANES, gate_o)
+                        store(record + i * 6 * h_bytes + 4 * h_bytes + 4 * j, cell)
+            for i in range(n):
+                r = peek(active + 8 * i)
+                if job.save:
+                    copy(record + 5 * h_bytes, h + r * h_bytes, HP)
+                    record += 6 * h_bytes
+                copy(h + r * h_bytes, new_h + i * h_bytes, HP)
+                copy(
+                    job.out + 4 * H * ((peek(rows + 8 * r) * T + t) * D + d), new_h + i * h_bytes, H
+                )
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            copy(job.h + start, h + r * h_bytes, H)
+            copy(job.c + start, c + r * h_bytes, H)
+    free(scratch)
+    return 0
+
+
+@njit
+def cell_backward(at, d_gates, d_h, d_c, h_bytes):
+    """One row: from the record at `at` and d_h, d_c the gradient of the pre-activations and of the cell before."""
+    apart()
+    one = splat(f32(1.0))
+    for j in range(0, h_bytes // 4, LANES):
+        gates = at + 16 * j
+        i, f = load(gates), load(gates + 4 * LANES)
+        g, o = load(gates + 8 * LANES), load(gates + 12 * LANES)
+        cell = load(at + 4 * h_bytes + 4 * j)
+        tanh_c = tanh(fma(f, cell, i * g))
+        dh = load(d_h + 4 * j)
+        dc = fma(dh * o, one - tanh_c * tanh_c, load(d_c + 4 * j))
+        to = d_gates + 16 * j
+        store(to, dc * g * i * (one - i))
+        store(to + 4 * LANES, dc * cell * f * (one - f))
+        store(to + 8 * LANES, dc * i * (one - g * g))
+        store(to + 12 * LANES, dh * tanh_c * o * (one - o))
+        store(d_c + 4 * j, dc * f)
+
+
+@njit
+def flush(job, d, m, tables, acc, gradient):
+    """For m gathered (row, step) pairs: the gradients of the input, the weights and the bias."""
+    apart()
+    F, H, HP = job.features, job.hidden, job.padded
+    x_table, h_table, g_table, d_x_table, scale_table = tables
+    g_stride = peek(g_table + 8) - peek(g_table)
+    columns = (F + PANEL - 1) // PANEL
+    for p in range(columns):
+        width = min(PANEL, F - p * PANEL)
+        for i in range(m):
+            zero(acc + i * ROW_BYTES, PANEL)
+        weights = job.packed_t + 4 * HP * ROW_BYTES * (d * (columns + (H + PANEL - 1) // PANEL) + p)
+        bahdanau_product(m, acc, ROW_BYTES, g_table, weights, ROW_BYTES, 4 * HP)
+        for i in range(m):
+            at = acc + i * ROW_BYTES
+            if job.scale:
+                scale(at, peek(scale_table + 8 * i) + 4 * p * PANEL, width)
+            if d == 0:
+                copy(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
+            else:
+                add(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
+    d_gates = peek(g_table)
+    for j in range(HP // LANES):
+        at = gradient + j * (F + H + 1) * ROW_BYTES
+        bahdanau_product_transposed(F, at, ROW_BYTES, x_table, d_gates + j * ROW_BYTES, g_stride, m)
+        bahdanau_product_transposed(
+            H, at + F * ROW_BYTES, ROW_BYTES, h_table, d_gates + j * ROW_BYTES, g_stride, m
+        )
+        for i in range(m):
+            add(at + (F + H) * ROW_BYTES, d_gates + i * g_stride + j * ROW_BYTES, PANEL)
+
+
+@library_function(2)
+def bahdanau_backward_part(address, part):
+    job = job_at(address)
+    T, F, H, HP, D = job.time, job.features, job.hidden, job.padded, job.directions
+    R = peek(job.part_size + 8 * part)
+    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    M = GATHER + R  # room for the pairs gathered
+    x_bytes, h_bytes, g_bytes = 4 * (F + LANES), 4 * HP, 16 * HP + 64
+    scratch = allocate(M * (x_bytes + g_bytes + ROW_BYTES + 40) + R * (2 * h_bytes + 8) + 16)
+    x = scratch
+    d_gates = x + M * x_bytes
+    acc = d_gates + M * g_bytes
+    d_h = acc + M * ROW_BYTES
+    d_c = d_h + R * h_bytes
+    x_table = d_c + R * h_bytes
+    h_table = x_table + 8 * M
+    g_table = h_table + 8 * M
+    d_x_table = g_table + 8 * M + 8
+    scale_table = d_x_table + 8 * M
+    active = scale_table + 8 * M
+    for i in range(M):
+        poke(x_table + 8 * i, x + i * x_bytes)
+        poke(g_table + 8 * i, d_gates + i * g_bytes)
+    poke(g_table + 8 * M, d_gates + M * g_bytes)
+    tables = (x_table, h_table, g_table, d_x_table, scale_table)
+    columns, h_columns = (F + PANEL - 1) // PANEL, (H + PANEL - 1) // PANEL
+
+    for d in range(D):
+        record = record_start(job, d, part) + 6 * h_bytes * peek(job.counts + 8 * part)
+        gradient = job.gradients + (part * D + d) * (F + H + 1) * 16 * HP
+        zero(gradient, (F + H + 1) * 4 * HP)
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            zero(d_h + r * h_bytes, HP)
+            zero(d_c + r * h_bytes, HP)
+            copy(d_h + r * h_bytes, job.d_h + start, H)
+            copy(d_c + r * h_bytes, job.d_c + start, H)
+        backwards = (d == 1) != (job.reverse != 0)
+        ahead = 1 if backwards else -1
+        m = i64(0)
+        for step in range(T - 1, -1, -1):
+            t = T - 1 - step if backwards else step
+            n = active_rows(job, part, t, active)
+            if n < R and d == 0:
+                for r in range(R):
+                    b = peek(rows + 8 * r)
+                    if not peek8(job.mask + b * T + t):
+                        zero(job.d_x + 4 * F * (b * T + t), F)
+            if n == 0:
+                continue
+            record -= 6 * h_bytes * n
+            for i in range(n):
+                r = peek(active + 8 * i)
+                b = peek(rows + 8 * r)
+                load_input(job, d, b, t, ahead, x + (m + i) * x_bytes)
+                poke(h_table + 8 * (m + i), record + i * 6 * h_bytes + 5 * h_bytes)
+                poke(d_x_table + 8 * (m + i), job.d_x + 4 * F * (b * T + t))
+                poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
+                d_out = job.d_out + 4 * H * ((b * T + t) * D + d)
+                add(d_h + r * h_bytes, d_out, H)
+                send_for(d_out + 4 * H * D * ahead, 4 * H)
+                to = d_gates + (m + i) * g_bytes
+                cell_backward(
+                    record + i * 6 * h_bytes, to, d_h + r * h_bytes, d_c + r * h_bytes, h_bytes
+                )
+            for p in range(h_columns):
+                for i in range(n):
+                    zero(acc + i * ROW_BYTES, PANEL)
+                weights = job.packed_t + 4 * HP * ROW_BYTES * (
+                    d * (columns + h_columns) + columns + p
+                )
+                bahdanau_product(n, acc, ROW_BYTES, g_table + 8 * m, weights, ROW_BYTES, 4 * HP)
+                for i in range(n):
+                    to = d_h + peek(active + 8 * i) * h_bytes + 4 * p * PANEL
+                    copy(to, acc + i * ROW_BYTES, min(PANEL, H - p * PANEL))
+            m += n
+            if m >= GATHER:
+                flush(job, d, m, tables, acc, gradient)
+                m = i64(0)
+        if m:
+            flush(job, d, m, tables, acc, gradient)
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            copy(job.d_h0 + start, d_h + r * h_bytes, H)
+            copy(job.d_c0 + start, d_c + r * h_bytes, H)
+    free(scratch)
+    return 0
