@@ -8,18 +8,26 @@ takes the next part until none is left, so a call ends even where the pool is bu
 import sys
 
 import numpy as np
-from numba import types
 
+from bahdanau_jax.native.backward import bahdanau_backward_part
+from bahdanau_jax.native.build import (
+    compiled,
+    f32,
+    free,
+    i64,
+    library_function,
+    madvise,
+    njit,
+    types,
+    usleep,
+)
 from bahdanau_jax.native.kernel import (
     FIELDS,
     add,
     allocate,
-    bahdanau_backward_part,
     bahdanau_forward_part,
     copy,
-    free,
     job_at,
-    usleep,
     zero,
 )
 from bahdanau_jax.native.simd import (
@@ -30,12 +38,7 @@ from bahdanau_jax.native.simd import (
     apart,
     atomic_add,
     call,
-    compiled,
-    f32,
-    i64,
-    library_function,
     loadf,
-    njit,
     peek,
     peek8,
     peek32,
@@ -66,7 +69,6 @@ NEXT, DONE, HOLDERS, X, BIAS, RECORDS, OUT, D_X = (
 JOB_BYTES = np.int64(8 * len(FIELDS))
 EXECUTE = 3
 LINUX = sys.platform.startswith("linux")
-madvise = types.ExternalFunction("madvise", types.int32(i64, i64, types.int32))
 
 
 @njit

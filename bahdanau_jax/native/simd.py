@@ -3,18 +3,15 @@
 Addresses are plain int64. `vec` is one vector register of LANES float32; it supports + - * /.
 """
 
-import hashlib
 import operator
-import os
-import pathlib
-import tempfile
 
-import numba
 import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from bahdanau_jax.native.build import f32, i64, njit
 
 _features = binding.get_host_cpu_features()
 # Floats in a vector register, and rows of a product's tile: rows * 4 vectors accumulate in registers,
@@ -34,8 +31,6 @@ ROW_BYTES = 4 * PANEL
 
 _f32, _i64, _i32 = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _vec_ir = ir.VectorType(_f32, int(LANES))
-i64, f32 = types.int64, types.float32
-njit = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 class _VecType(types.Type):
@@ -189,46 +184,6 @@ def call(b, function, argument):
     return b.call(_pointer(b, function, ir.FunctionType(_i64, [_i64])), [argument])
 
 
-def _cache_folder():
-    """Per user and per version of the files here (numba by itself looks at one file only)."""
-    here = pathlib.Path(__file__).parent
-    sources = b"".join((here / name).read_bytes() for name in ("simd.py", "kernel.py", "ffi.py"))
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(home, "bahdanau_jax", "numba-" + hashlib.sha256(sources).hexdigest()[:12])
-    try:
-        os.makedirs(folder, exist_ok=True)
-        return folder
-    except OSError:
-        return tempfile.mkdtemp()
-
-
-def compiled(arguments):
-    """Decorator: a C function of so many int64 that returns int64, compiled now or loaded from the cache."""
-
-    def decorate(function):
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _cache_folder()
-        try:
-            return numba.cfunc(i64(*[i64] * arguments), cache=True, error_model="numpy")(function)
-        finally:
-            numba.config.CACHE_DIR = before
-
-    return decorate
-
-
-def library_function(arguments):
-    """Decorator: as `compiled`, known to the linker by its name, and called by that name from numba code.
-
-    numba compiles a function into each of its callers, and each caller into its own: what is large and
-    deep below is better compiled once.
-    """
-
-    def decorate(function):
-        binding.add_symbol(function.__name__, compiled(arguments)(function).address)
-        return types.ExternalFunction(function.__name__, i64(*[i64] * arguments))
-
-    return decorate
-
-
 def symbol_address(name):
     """A numba function that returns the address of the C symbol `name`."""
 
@@ -258,12 +213,13 @@ def _operator(symbol, method):
         return getattr(builder, method)(*args)
 
 
-for _symbol, _method in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
-):
+_methods = {
+    operator.add: "fadd",
+    operator.sub: "fsub",
+    operator.mul: "fmul",
+    operator.truediv: "fdiv",
+}
+for _symbol, _method in _methods.items():
     _operator(_symbol, _method)
 
 
@@ -299,17 +255,15 @@ def _tile(rows, transposed):
     @_emits(types.void, *[i64] * 7)
     def tile(b, acc, acc_stride, table, offset, b0, b_stride, k):
         zero = ir.Constant(_i64, 0)
+        at = [(r, v) for r in range(rows) for v in range(VECTORS)]
         cells = [
             b.add(_byte_offset(b, acc, acc_stride, r), ir.Constant(_i64, int(4 * LANES * v)))
-            for r in range(rows)
-            for v in range(VECTORS)
+            for r, v in at
         ]
         starts = [_load(b, c, _vec_ir) for c in cells]
         if not transposed:
-            a_rows = [
-                b.add(_load(b, b.add(table, ir.Constant(_i64, 8 * r)), _i64, 8), offset)
-                for r in range(rows)
-            ]
+            row = [b.add(table, ir.Constant(_i64, 8 * r)) for r in range(rows)]
+            a_rows = [b.add(_load(b, address, _i64, 8), offset) for address in row]
         entry = b.block
         loop = b.append_basic_block("tile")
         done = b.append_basic_block("tile_done")
@@ -338,13 +292,13 @@ def _tile(rows, transposed):
         b.cbranch(b.icmp_signed("<", following, k), loop, done)
         index.add_incoming(zero, entry)
         index.add_incoming(following, loop)
-        for phi, start, value in zip(sums, starts, new):
+        for phi, start, value in zip(sums, starts, new, strict=True):
             phi.add_incoming(start, entry)
             phi.add_incoming(value, loop)
 
         b.position_at_end(done)
         results = [b.phi(_vec_ir) for _ in cells]
-        for cell, start, value, result in zip(cells, starts, new, results):
+        for cell, start, value, result in zip(cells, starts, new, results, strict=True):
             result.add_incoming(start, entry)
             result.add_incoming(value, loop)
             _store(b, cell, result)
