@@ -3,7 +3,8 @@
 from bahdanau_jax.attention import BahdanauAttention, additive_attention, masked_softmax
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.lstm import LSTM, BiLSTM, lstm
+from bahdanau_jax.lstm import LSTM, BiLSTM, bilstm, lstm, lstm_implementation
+from bahdanau_jax.predict import Prediction, Predictor
 from bahdanau_jax.text import Vocabulary, split_words
 
 __all__ = [
@@ -13,9 +14,13 @@ __all__ = [
     "BiLSTM",
     "DataNotFound",
     "InputError",
+    "Prediction",
+    "Predictor",
     "Vocabulary",
     "additive_attention",
+    "bilstm",
     "lstm",
+    "lstm_implementation",
     "masked_softmax",
     "split_words",
 ]

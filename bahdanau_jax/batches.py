@@ -9,7 +9,7 @@ Grain builds the batches ahead in threads, and its iterator's state is a part of
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -18,12 +18,15 @@ from bahdanau_jax.text import PAD
 
 
 class Batch(NamedTuple):
-    """One process's share of a batch. Filler rows complete a last batch: `real` False, ids all padding."""
+    """One process's share of a batch, as NumPy or JAX arrays.
 
-    ids: np.ndarray  # int32 [batch, time], padded behind with PAD
-    labels: np.ndarray  # int32 [batch]
-    real: np.ndarray  # bool [batch]
-    rows: np.ndarray  # int32 [batch], the row in the data set, -1 for a filler
+    Filler rows complete a last batch: `real` is False, their ids are all padding.
+    """
+
+    ids: Any  # int32 [batch, time], padded behind with PAD
+    labels: Any  # int32 [batch]
+    real: Any  # bool [batch]
+    rows: Any  # int32 [batch], the row in the data set, -1 for a filler
 
 
 def plan_epoch(

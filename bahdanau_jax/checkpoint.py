@@ -11,6 +11,7 @@ import grain
 import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 
 from bahdanau_jax.errors import InputError
@@ -39,7 +40,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=options,
-                item_handlers={
+                item_handlers={  # pyright: ignore[reportArgumentType]
                     "state": ocp.StandardCheckpointHandler(),
                     "batches": grain.checkpoint.CheckpointHandler(),
                     "measured": ocp.JsonCheckpointHandler(),
@@ -113,14 +114,7 @@ class Checkpoints:
         found = self._manager.item_metadata(step)["state"]
         if found is None:
             raise InputError(f"cannot restore {self._folder}/{step}: its list of arrays is damaged")
-        found = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(found)}
-        expected = {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(abstract)}
-        for path in expected.keys() | found.keys():
-            if found.get(path) != expected.get(path):
-                raise InputError(
-                    f"{self._folder}/{step}: {path} has shape {found.get(path)} in the checkpoint, "
-                    f"the model's is {expected.get(path)}"
-                )
+        _compare(f"{self._folder}/{step}", _shapes(found), _shapes(abstract))
 
     def wait(self) -> None:
         """Waits until what was saved is on disk."""
@@ -141,6 +135,87 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def saved_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the model's arrays in a run's newest checkpoint, as {"output.bias": (1,), ...}.
+
+    Raises:
+      InputError: there is no complete checkpoint, or its list of arrays is damaged.
+    """
+    folder = _newest_state(workdir)
+    try:
+        return _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree["0"])
+    except Exception as error:  # whatever a damaged file makes Orbax raise
+        raise InputError(f"cannot restore {folder.parent}: {_one_line(error)}") from error
+
+
+def restore_model(workdir: Path, model: nnx.Module) -> int:
+    """Puts the newest checkpoint's model into `model`, on the first device; only reads.
+
+    Unlike `Checkpoints` it asks for neither optimizer nor data iterator, and leaves the folder as it
+    is: a run may be writing to it.
+
+    Args:
+      workdir: the run's folder.
+      model: of the checkpoint's shapes; an abstract one, from `nnx.eval_shape`, will do.
+
+    Returns:
+      the step of the checkpoint.
+
+    Raises:
+      InputError: there is no complete checkpoint, it is damaged, or of other shapes than `model`.
+
+    Example::
+
+        model = nnx.eval_shape(lambda: AttentionClassifier(10_000, rngs=nnx.Rngs(0)))
+        step = restore_model(Path("runs/imdb"), model)
+    """
+    folder = _newest_state(workdir)
+    parameters = _shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+    found = saved_shapes(workdir)
+    # Of the parameters only: a random key is listed as the integers that it is stored as.
+    _compare(str(folder.parent), {path: found.get(path) for path in parameters}, parameters)
+    state = nnx.state(model)
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), nnx.to_pure_dict(state)
+    )
+    # What was saved is (model, optimizer).
+    wanted = {"0": abstract}
+    arguments = ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        partial_restore=True,
+    )
+    try:
+        restored = ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=arguments)
+    except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
+        raise InputError(f"cannot restore {folder.parent}: {_one_line(error)}") from error
+    nnx.replace_by_pure_dict(state, restored["0"])
+    nnx.update(model, state)
+    return int(folder.parent.name)
+
+
+def _newest_state(workdir: Path) -> Path:
+    checkpoints = (workdir / "checkpoints").absolute()
+    steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    if not steps:
+        raise InputError(f"run folder {workdir} holds no complete checkpoint yet")
+    return checkpoints / str(max(steps)) / "state"
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    return {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _compare(where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for path in sorted(expected.keys() | found.keys()):
+        if found.get(path) != expected.get(path):
+            raise InputError(
+                f"{where}: {path} has shape {found.get(path)} in the checkpoint, "
+                f"the model's is {expected.get(path)}"
+            )
 
 
 def _path(path: tuple) -> str:

@@ -29,6 +29,7 @@ class AttentionClassifier(nnx.Module):
         depend on how far a batch is padded.
       dtype: computation dtype of the matrix products; parameters, carries and softmax stay float32.
       implementation: of the recurrence: "auto", "scan" or "native"; see `bahdanau_jax.lstm`.
+      chunk_size: of the recurrence: recompute all but every so many steps; see `bahdanau_jax.lstm`.
       rngs: streams `params` and `dropout`.
 
     Example:
@@ -56,6 +57,7 @@ class AttentionClassifier(nnx.Module):
         mask_attention: bool = True,
         dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
+        chunk_size: int = 0,
         rngs: nnx.Rngs,
     ):
         self.mask_attention = mask_attention
@@ -74,6 +76,7 @@ class AttentionClassifier(nnx.Module):
                 dropout=dropout,
                 dtype=dtype,
                 implementation=implementation,
+                chunk_size=chunk_size,
                 rngs=rngs,
             )
             for width in widths[:-1]

@@ -47,6 +47,21 @@ def commit(folder: str | Path = Path(__file__).parent) -> str | None:
     return head + ("-dirty" if changed else "")
 
 
+def use_compilation_cache() -> str:
+    """Has JAX keep what it compiles, per user, for the next start; returns the folder.
+
+    JAX_COMPILATION_CACHE_DIR, where it is set, stands.
+    """
+    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if folder is None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = str(Path(cache) / "bahdanau_jax" / "xla")
+        jax.config.update("jax_compilation_cache_dir", folder)
+        # A start compiles hundreds of small things beside the steps.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return folder
+
+
 def _cpu_name() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -2,61 +2,20 @@
 
 `lstm()` is the pure function (arrays in, arrays out), `bilstm()` the same from both ends; `LSTM` and
 `BiLSTM` hold the weights. Any boolean mask is exact: a masked step is skipped as if it were not there,
-so padding in front, behind or between real steps never changes a result or a gradient.
-
-Two implementations give the same results to the rounding of their dtype: `scan`, a `jax.lax.scan` that
-runs anywhere, and `native`, a kernel for CPUs (`bahdanau_jax/native/`) that runs the whole layer and
-does no work on padding. `lstm_implementation()` says which one is taken and why.
+so padding in front, behind or between real steps never changes a result or a gradient. How a layer is
+run is in `recurrence.py`.
 """
 
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from bahdanau_jax import native
+from bahdanau_jax.recurrence import State, lstm_implementation, run_layer
 
-State = tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]
-
-IMPLEMENTATIONS = ("auto", "scan", "native")
-
-
-def lstm_implementation(
-    implementation: str = "auto", *, dtype: DTypeLike = jnp.float32
-) -> tuple[str, str]:
-    """Which implementation `lstm()` takes, and why.
-
-    Args:
-      implementation: "auto", "scan" or "native".
-      dtype: of the computation.
-
-    Raises:
-      ValueError: for an unknown name, or "native" where it cannot run: nothing falls back silently.
-
-    Example:
-      >>> lstm_implementation("scan")
-      ('scan', 'asked for')
-    """
-    if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation is {implementation!r}; expected one of {IMPLEMENTATIONS}")
-    if implementation == "scan":
-        return "scan", "asked for"
-    if jax.default_backend() != "cpu":
-        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
-    elif jax.device_count() > 1:
-        obstacle = f"there are {jax.device_count()} devices, over which XLA can split a scan only"
-    elif jnp.dtype(dtype) != jnp.float32:
-        obstacle = f"the dtype is {jnp.dtype(dtype)}, and native computes in float32"
-    else:
-        obstacle = native.obstacle()
-    if obstacle is None:
-        return "native", "asked for" if implementation == "native" else "a CPU, float32"
-    if implementation == "native":
-        raise ValueError(f"implementation is 'native', which cannot run here: {obstacle}")
-    return "scan", obstacle
+__all__ = ["LSTM", "BiLSTM", "bilstm", "lstm", "lstm_implementation"]
 
 
 def lstm(
@@ -71,6 +30,7 @@ def lstm(
     reverse: bool = False,
     dtype: DTypeLike | None = None,
     implementation: str = "auto",
+    chunk_size: int = 0,
 ) -> tuple[Float[Array, "batch time hidden"], State]:
     """Runs one LSTM layer over time (Hochreiter and Schmidhuber 1997; forget gate of Gers et al. 2000).
 
@@ -93,6 +53,8 @@ def lstm(
       dtype: what the matrix products compute in (bfloat16 or float32); None: that of `inputs`. The carry,
         the gates and the returned state are float32 (float64 where the inputs are) under any dtype.
       implementation: "auto", or "scan" or "native" to force one; see `lstm_implementation`.
+      chunk_size: with a gradient to come, keep the state only every so many steps and compute the rest
+        again (Chen et al. 2016, 1604.06174): memory for the price of one more forward pass. 0: keep all.
 
     Returns:
       `outputs` [batch, time, hidden], of `dtype`, exactly 0 at masked steps, and the state `(h, c)`
@@ -109,7 +71,7 @@ def lstm(
       ((1, 3, 1), (1, 1))
     """
     _check_shapes(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale)
-    outputs, (h, c) = _layer(
+    outputs, (h, c) = run_layer(
         inputs,
         kernel[None],
         recurrent_kernel[None],
@@ -120,6 +82,7 @@ def lstm(
         reverse=reverse,
         dtype=dtype,
         implementation=implementation,
+        chunk_size=chunk_size,
     )
     return outputs, (h[0], c[0])
 
@@ -135,6 +98,7 @@ def bilstm(
     input_scale: Float[Array, "2 batch features"] | None = None,
     dtype: DTypeLike | None = None,
     implementation: str = "auto",
+    chunk_size: int = 0,
 ) -> tuple[Float[Array, "batch time 2*hidden"], tuple[Array, Array]]:
     """Runs two LSTMs over the same inputs, one from each end (Schuster and Paliwal 1997).
 
@@ -152,7 +116,7 @@ def bilstm(
         starts = None if initial_state is None else (initial_state[0][d], initial_state[1][d])
         scale = None if input_scale is None else input_scale[d]
         _check_shapes(inputs, kernel[d], recurrent_kernel[d], bias[d], mask, starts, scale)
-    return _layer(
+    return run_layer(
         inputs,
         kernel,
         recurrent_kernel,
@@ -163,88 +127,8 @@ def bilstm(
         reverse=False,
         dtype=dtype,
         implementation=implementation,
+        chunk_size=chunk_size,
     )
-
-
-def _layer(
-    inputs,  # [batch, time, features]
-    kernel,  # [directions, features, 4*hidden], as all that follows
-    recurrent_kernel,
-    bias,
-    mask,
-    initial_state,
-    input_scale,
-    *,
-    reverse: bool,
-    dtype,
-    implementation: str,
-):
-    """One or two directions, the second against the first; all with a leading axis of directions."""
-    directions, hidden = recurrent_kernel.shape[:2]
-    dtype = jnp.dtype(dtype or inputs.dtype)
-    carry_dtype = jnp.promote_types(inputs.dtype, jnp.float32)
-    if initial_state is None:
-        zeros = jnp.zeros((directions, inputs.shape[0], hidden), carry_dtype)
-        initial_state = zeros, zeros
-    h, c = (x.astype(carry_dtype) for x in initial_state)
-    if input_scale is not None:
-        input_scale = jax.lax.stop_gradient(input_scale)
-    if lstm_implementation(implementation, dtype=dtype)[0] == "native":
-        return native.layer(
-            inputs, mask, input_scale, kernel, recurrent_kernel, bias, h, c, reverse=reverse
-        )
-    if mask is not None:
-        # Also keeps a NaN or infinity at a masked step out of the weights' gradient (0 * inf is NaN).
-        inputs = jnp.where(mask[:, :, None], inputs, 0)
-    outputs, states = zip(
-        *(
-            _scan(
-                inputs if input_scale is None else inputs * input_scale[d][:, None, :],
-                kernel[d],
-                recurrent_kernel[d],
-                bias[d],
-                mask,
-                (h[d], c[d]),
-                reverse=reverse != (d == 1),
-                dtype=dtype,
-            )
-            for d in range(directions)
-        ),
-        strict=True,
-    )
-    h, c = (jnp.stack(x) for x in zip(*states, strict=True))
-    return jnp.concatenate(outputs, axis=-1), (h, c)
-
-
-def _scan(inputs, kernel, recurrent_kernel, bias, mask, carry: State, *, reverse: bool, dtype):
-    """One direction, as plain JAX; the reference for every other implementation."""
-    carry_dtype = carry[0].dtype
-    # The input projections of all steps are one large product: only what must be sequential is scanned.
-    # [time, batch, 4*hidden]: lax.scan walks the leading axis.
-    projected = jnp.matmul(
-        jnp.swapaxes(inputs, 0, 1).astype(dtype),
-        kernel.astype(dtype),
-        preferred_element_type=carry_dtype,
-    ) + bias.astype(carry_dtype)
-    recurrent_kernel = recurrent_kernel.astype(dtype)
-
-    def step(carry: State, xs: tuple[Array, Array | None]) -> tuple[State, Array]:
-        h, c = carry  # [batch, hidden]
-        projected_t, real_t = xs  # [batch, 4*hidden], [batch, 1]
-        gates = projected_t + jnp.matmul(
-            h.astype(dtype), recurrent_kernel, preferred_element_type=carry_dtype
-        )
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
-        if real_t is None:
-            return (new_h, new_c), new_h.astype(dtype)
-        output = jnp.where(real_t, new_h, 0).astype(dtype)
-        return (jnp.where(real_t, new_h, h), jnp.where(real_t, new_c, c)), output
-
-    real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
-    state, outputs = jax.lax.scan(step, carry, (projected, real), reverse=reverse)
-    return jnp.swapaxes(outputs, 0, 1), state
 
 
 def _check_shapes(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale) -> None:
@@ -300,11 +184,13 @@ class LSTM(nnx.Module):
         dropout: float = 0.0,
         dtype: DTypeLike | None = None,
         implementation: str = "auto",
+        chunk_size: int = 0,
         rngs: nnx.Rngs,
     ):
         self.reverse = reverse
         self.dtype = dtype
         self.implementation = implementation
+        self.chunk_size = chunk_size
         gates = 4 * hidden_features
         glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
         self.kernel = nnx.Param(glorot(rngs.params(), (in_features, gates)))
@@ -330,6 +216,7 @@ class LSTM(nnx.Module):
             reverse=self.reverse,
             dtype=self.dtype,
             implementation=self.implementation,
+            chunk_size=self.chunk_size,
         )
 
     def dropout_mask(
@@ -363,6 +250,7 @@ class BiLSTM(nnx.Module):
         dropout: float = 0.0,
         dtype: DTypeLike | None = None,
         implementation: str = "auto",
+        chunk_size: int = 0,
         rngs: nnx.Rngs,
     ):
         layer = partial(
@@ -372,6 +260,7 @@ class BiLSTM(nnx.Module):
             dropout=dropout,
             dtype=dtype,
             implementation=implementation,
+            chunk_size=chunk_size,
             rngs=rngs,
         )
         self.forward = layer()
@@ -403,7 +292,7 @@ class BiLSTM(nnx.Module):
         if initial_state is not None:  # [batch, 2*hidden] -> [2, batch, hidden]
             h, c = (jnp.stack(jnp.split(x, 2, axis=-1)) for x in initial_state)
             initial_state = h, c
-        masks = [direction.dropout_mask(inputs) for direction in directions]
+        scales = [s for s in (d.dropout_mask(inputs) for d in directions) if s is not None]
         outputs, state = bilstm(
             inputs,
             both("kernel"),
@@ -411,9 +300,10 @@ class BiLSTM(nnx.Module):
             both("bias"),
             mask=mask,
             initial_state=initial_state,
-            input_scale=None if masks[0] is None else jnp.stack(masks),
+            input_scale=jnp.stack(scales) if scales else None,
             dtype=self.forward.dtype,
             implementation=self.forward.implementation,
+            chunk_size=self.forward.chunk_size,
         )
         h, c = (jnp.concatenate([x[0], x[1]], axis=-1) for x in state)
         return outputs, (h, c)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SPECIAL_WORDS = {START: "<start>", UNKNOWN: "<unk>", 3: "<unused>"}
 
 _FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _TO_SPACE = str.maketrans(_FILTERED, " " * len(_FILTERED))
+_WORD = re.compile(f"[^ {re.escape(_FILTERED)}]+")
 # A million words take about 12 MB; whatever is larger than this was not written by `save`.
 _MAX_FILE_BYTES = 128 * 2**20
 
@@ -35,6 +37,15 @@ def split_words(text: str) -> list[str]:
         split_words("It's <br />GREAT, really.")    # ["it's", "br", "great", "really"]
     """
     return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where each word of `split_words(text)` stands in `text`: its start and its end.
+
+    word_spans("It's GREAT.")    # [(0, 4), (5, 10)]
+    """
+    # Lower-casing may change a word's length, but never makes or removes what separates words.
+    return [match.span() for match in _WORD.finditer(text)]
 
 
 class _WordIds(dict[str, int]):

@@ -1,105 +1,47 @@
-"""Training and evaluation: the steps, and the run, which reads from top to bottom in one function."""
+"""A run, from config to result; the main function reads from top to bottom."""
 
+import contextlib
 import datetime
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
 from bahdanau_jax import environment, sources
-from bahdanau_jax.batches import (
-    Batch,
-    eval_batches,
-    padding_share,
-    plan_epoch,
-    steps_per_epoch,
-    train_batches,
-)
+from bahdanau_jax.batches import Batch, padding_share, plan_epoch, steps_per_epoch, train_batches
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.lstm import lstm_implementation
 from bahdanau_jax.objective import Metrics, loss_and_metrics, probabilities
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.recorder import Recorder
+from bahdanau_jax.steps import (
+    CompiledAhead,
+    Evaluator,
+    make_mesh,
+    replicated,
+    shard_batches,
+    train_step,
+)
 from bahdanau_jax.text import Vocabulary
-from bahdanau_jax.workdir import open_workdir, read_json, validate_config, write_json
+from bahdanau_jax.workdir import open_workdir, read_json, write_json
 
 
-def train_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[nnx.State, Metrics]:
-    """One step of gradient descent. Pure, for `jax.jit`: `graphdef, state = nnx.split((model, optimizer))`."""
-    model, optimizer = nnx.merge(graphdef, state)
-
-    def loss_fn(model):
-        logits, _ = model(batch.ids)
-        return loss_and_metrics(logits, batch.labels, batch.real)
-
-    (_, metrics), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
-    optimizer.update(model, grads)
-    return nnx.state((model, optimizer)), metrics
-
-
-def eval_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[jax.Array, Any]:
-    """Logits [batch, outputs] of a model split after `model.eval()`, and the rows they belong to."""
-    logits, _ = nnx.merge(graphdef, state)(batch.ids)
-    return logits, batch.rows
-
-
-def make_mesh() -> jax.sharding.Mesh:
-    """All devices in one row, over which batches are split."""
-    # Auto: XLA splits the whole step along the batch by itself.
-    return jax.make_mesh((jax.device_count(),), ("data",), (jax.sharding.AxisType.Auto,))
-
-
-def shard_batches(batches: Iterator[Batch], mesh: jax.sharding.Mesh) -> Iterator[Batch]:
-    """Puts each process's share of a batch on its devices, as one array over the mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-    for batch in batches:
-        yield Batch(*(jax.make_array_from_process_local_data(sharding, x) for x in batch))
-
-
-class Evaluator:
-    """Logits of every example of a split, in the split's order, for one model and mesh."""
-
-    def __init__(self, model: nnx.Module, mesh: jax.sharding.Mesh, *, batch_size: int, buckets):
-        self._graphdef = nnx.split(nnx.view(model, deterministic=True))[0]
-        self._mesh, self._batch_size, self._buckets = mesh, batch_size, buckets
-        replicated = NamedSharding(mesh, PartitionSpec())
-        self._step = jax.jit(eval_step, static_argnums=0, out_shardings=replicated)
-
-    def __call__(self, model_state: nnx.State, ids: Sequence[np.ndarray]) -> np.ndarray:
-        """Returns float32 [n, outputs]."""
-        batches = eval_batches(
-            ids,
-            np.zeros(len(ids), np.int32),
-            batch_size=self._batch_size,
-            bucket_lengths=self._buckets,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        # Nothing is fetched before the last batch has been handed to the device.
-        outputs = [
-            self._step(self._graphdef, model_state, batch)
-            for batch in shard_batches(batches, self._mesh)
-        ]
-        logits = np.zeros((len(ids), outputs[0][0].shape[-1]), np.float32)
-        for batch_logits, rows in jax.device_get(outputs):
-            logits[rows[rows >= 0]] = batch_logits[rows >= 0]
-        return logits
-
-
-def figures_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def figures_of(logits: np.ndarray, examples: sources.Examples) -> dict[str, Any]:
     """{"loss", "accuracy", "n"} of a whole split."""
-    _, metrics = loss_and_metrics(logits, labels, np.ones(len(labels), bool))
-    return mean_of(metrics) | {"n": len(labels)}
+    n = len(examples)
+    return mean_of(loss_and_metrics(logits, examples.labels, np.ones(n, bool))[1]) | {"n": n}
 
 
 def mean_of(metrics: Metrics) -> dict[str, float]:
@@ -124,9 +66,10 @@ def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
     )
 
 
-def make_model(config: ConfigDict, vocab_size: int, num_classes: int) -> AttentionClassifier:
+def make_model(config: ConfigDict, num_classes: int) -> AttentionClassifier:
     """The config's model with fresh weights."""
-    return AttentionClassifier(vocab_size, num_classes, rngs=nnx.Rngs(config.seed), **config.model)
+    rngs = nnx.Rngs(config.seed)
+    return AttentionClassifier(config.vocab_size, num_classes, rngs=rngs, **config.model)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -145,7 +88,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
       InputError: for what a user can mend, in one line.
       DataNotFound: where the data set is neither prepared nor reachable.
     """
-    validate_config(config)
     workdir = open_workdir(workdir, config)
     console = show.make_console()
     if (workdir / "result.json").exists():
@@ -153,189 +95,223 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         show.show_result(console, result, already_finished=True)
         return result
     started = time.monotonic()
-
-    # Data: text, then ids, then batches.
-    dataset = read_dataset(config.data, config.seed)
-    vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
-    vocabulary.save(workdir / "vocabulary.json")
-    whole = {
-        "train": vocabulary.encode_all(dataset.train.texts),
-        "validation": vocabulary.encode_all(dataset.validation.texts),
-    }
-    lengths = {split: np.array([len(x) for x in ids]) for split, ids in whole.items()}
-    data_figures = {
-        split: show.data_figures(
-            lengths[split], max_length=config.max_length, coverage=show.coverage(ids)
-        )
-        for split, ids in whole.items()
-    }
-    ids = {split: [x[-config.max_length :] for x in rows] for split, rows in whole.items()}
-    batches = train_batches(
-        ids["train"],
-        dataset.train.labels,
-        batch_size=config.batch_size,
-        bucket_lengths=config.bucket_lengths,
-        epochs=config.epochs,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-    # Model and optimizer, the same on every device.
+    cache = environment.use_compilation_cache()
     mesh = make_mesh()
     if config.batch_size % mesh.size:
         raise InputError(
             f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
         )
-    model = make_model(config, len(vocabulary), len(dataset.label_names))
-    optimizer = nnx.Optimizer(model, make_optimizer(**config.optimizer), wrt=nnx.Param)
-    graphdef, state = nnx.split((model, optimizer))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.device_put(state, replicated)
-    jitted_step = jax.jit(
-        train_step, static_argnums=0, donate_argnums=1, out_shardings=(replicated, replicated)
-    )
-    evaluate = Evaluator(model, mesh, batch_size=config.batch_size, buckets=config.bucket_lengths)
+    dataset = read_dataset(config.data, config.seed)
 
-    # From here on, as far as the newest checkpoint got.
-    with Checkpoints(workdir, keep=config.checkpoint.keep) as checkpoints:
-        epoch_steps = steps_per_epoch(len(ids["train"]), config.batch_size)
+    with contextlib.ExitStack() as opened:
+        # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
+        pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
+        opened.callback(pool.shutdown, cancel_futures=True)
+        model = make_model(config, len(dataset.label_names))
+        epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
         total_steps = epoch_steps * config.epochs
-        step, train_seconds = 0, 0.0
+        transformation = make_optimizer(**config.optimizer, total_steps=total_steps)
+        optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
+        graphdef, state = nnx.split((model, optimizer))
+        state = jax.device_put(state, replicated(mesh))
+        sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
+        step_fn = CompiledAhead(
+            partial(train_step, graphdef), state, config.bucket_lengths, **sizes, donate=True
+        )
+        evaluate = Evaluator(model, config.bucket_lengths, **sizes)
+
+        # Data: text, then ids, then batches.
+        vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
+        vocabulary.save(workdir / "vocabulary.json")
+        whole = {
+            "train": vocabulary.encode_all(dataset.train.texts),
+            "validation": vocabulary.encode_all(dataset.validation.texts),
+        }
+        lengths = {split: np.array([len(x) for x in rows]) for split, rows in whole.items()}
+        ids = {split: [x[-config.max_length :] for x in rows] for split, rows in whole.items()}
+        batches = train_batches(
+            ids["train"],
+            dataset.train.labels,
+            batch_size=config.batch_size,
+            bucket_lengths=config.bucket_lengths,
+            epochs=config.epochs,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+        # From here on, as far as the newest checkpoint got.
+        checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
+        step, clock = 0, Clock()
         restored = checkpoints.restore_latest(state, batches)
         if restored is not None:
             step, state, measured = restored
-            train_seconds = measured["train_seconds"]
+            clock = Clock(**measured)
 
-        with Recorder(workdir, total_steps=total_steps, resume_step=step) as recorder:
-            cut = np.minimum(lengths["train"], config.max_length)
-            plan = plan_epoch(
-                cut, config.batch_size, config.bucket_lengths, np.random.default_rng(0)
-            )
-            padding = padding_share(cut, plan, config.bucket_lengths)
-            show.show_start(
-                recorder.console,
-                devices=environment.devices(),
-                settings={
-                    "run folder": str(workdir),
-                    "batches": f"{epoch_steps} an epoch of {config.batch_size} reviews, padded to "
-                    f"{_listed(config.bucket_lengths)}: {padding:.1%} of positions are padding",
-                    "allocation": os.environ.get("GLIBC_TUNABLES") or "as the system has it",
-                },
-                data_figures=data_figures,
-                model=model,
-                log=recorder.log,
-            )
-            if step:
-                recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
+        recorder = opened.enter_context(
+            Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)
+        )
+        show.show_start(
+            console,
+            devices=environment.devices(),
+            settings={
+                "run folder": str(workdir),
+                "recurrence": " (".join(lstm_implementation(config.model.implementation)) + ")",
+                "batches": describe_batches(lengths["train"], config),
+                "allocation": os.environ.get("GLIBC_TUNABLES") or "as the system has it",
+                "compilation": f"{len(step_fn)} batch lengths, kept in {cache}",
+            },
+            data_figures={
+                split: show.data_figures(
+                    lengths[split], max_length=config.max_length, coverage=show.coverage(rows)
+                )
+                for split, rows in whole.items()
+            },
+            model=model,
+            log=recorder.log,
+        )
+        if step:
+            recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 
-            clock, pending = _Clock(train_seconds), []
-            for batch in shard_batches(batches, mesh):
-                with jax.transfer_guard("disallow"):  # nothing may slip back to the host
-                    state, metrics = jitted_step(graphdef, state, batch)
-                step += 1
-                pending.append(metrics)
-                epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
-                save = end_of_epoch or step % config.checkpoint.every_steps == 0
-                if save or step % config.log_every_steps == 0:
-                    sums = _fetch(pending)
-                    pending = []
-                    recorder.step(
-                        step,
-                        epoch=epoch,
-                        examples_per_second=float(sums.count) / clock.lap(),
-                        **mean_of(sums),
-                    )
-                else:
-                    recorder.advance(step)
-                if end_of_epoch:
-                    begun = time.monotonic()
-                    logits = evaluate(state[0], ids["validation"])
-                    recorder.epoch(
-                        step,
-                        epoch=epoch,
-                        split="validation",
-                        seconds=time.monotonic() - begun,
-                        **figures_of(logits, dataset.validation.labels),
-                    )
-                if save:
-                    checkpoints.save(step, state, batches, {"train_seconds": clock.total})
-                    clock.restart()
-
-            # The end: every split as the final model sees it, test among them for the first time.
-            test = dataset.read_test()
-            examples = {"train": dataset.train, "validation": dataset.validation, "test": test}
-            ids["test"] = vocabulary.encode_all(test.texts, max_length=config.max_length)
-            splits, lines = {}, []
-            for split, rows in examples.items():
+        pending: list[Metrics] = []
+        clock.start()
+        if step < total_steps:
+            recorder.advance(step)
+        for batch in clock.waiting_for(shard_batches(batches, mesh)):
+            with jax.transfer_guard("disallow"):  # nothing may slip back to the host
+                state, metrics = step_fn(state, batch)
+            step += 1
+            pending.append(metrics)
+            if clock.first_step is None:
+                jax.block_until_ready(metrics)
+                clock.first_step = time.monotonic() - started
+            epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
+            save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            if save or step % config.log_every_steps == 0:
+                sums, pending = fetch(pending), []
+                rate = float(sums.count) / clock.lap()
+                recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
+            else:
+                recorder.advance(step)
+            if end_of_epoch:
                 begun = time.monotonic()
-                logits = evaluate(state[0], ids[split])
-                splits[split] = figures_of(logits, rows.labels)
-                if split != "train":
-                    lines += _predictions(split, rows, logits)
-                recorder.log(f"{split}: evaluated in {time.monotonic() - begun:.1f} s")
-            _write_lines(workdir / "predictions.jsonl", lines)
-            result = {
-                "dataset": dataset.name,
-                "test_description": dataset.test_description,
-                "splits": splits,
-                "seed": config.seed,
-                "epochs": config.epochs,
-                "steps": step,
-                "train_seconds": clock.total,
-                "wall_clock_seconds": time.monotonic() - started,
-                "parameters": show.parameter_count(model),
-                "compilations": jitted_step._cache_size(),  # pyright: ignore[reportAttributeAccessIssue]
-                "hardware": environment.hardware(),
-                "devices": environment.devices(),
-                "versions": environment.versions(),
-                "commit": environment.commit(),
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "workdir": str(workdir),
-            }
-            checkpoints.wait()
-            write_json(workdir / "result.json", result)
-            show.show_result(recorder.console, result, log=recorder.log)
+                figures = figures_of(evaluate(state[0], ids["validation"]), dataset.validation)
+                seconds = time.monotonic() - begun
+                recorder.epoch(step, epoch=epoch, split="validation", seconds=seconds, **figures)
+            if save:
+                checkpoints.save(step, state, batches, clock.measured())
+                clock.start()
+        recorder.note(str(clock))
+
+        # The end: every split as the final model sees it, test among them for the first time.
+        test = dataset.read_test()
+        ids["test"] = vocabulary.encode_all(test.texts, max_length=config.max_length)
+        examples = {"train": dataset.train, "validation": dataset.validation, "test": test}
+        logits = {split: evaluate(state[0], ids[split]) for split in examples}
+        write_predictions(
+            workdir / "predictions.jsonl",
+            {split: (examples[split], logits[split]) for split in ("validation", "test")},
+        )
+        result = {
+            "dataset": dataset.name,
+            "label_names": list(dataset.label_names),
+            "test_description": dataset.test_description,
+            "splits": {split: figures_of(logits[split], examples[split]) for split in examples},
+            "seed": config.seed,
+            "epochs": config.epochs,
+            "steps": step,
+            "wall_clock_seconds": time.monotonic() - started,
+            **clock.measured(),
+            "parameters": show.parameter_count(model),
+            "compilations": len(step_fn),
+            "recurrence": lstm_implementation(config.model.implementation)[0],
+            "hardware": environment.hardware(),
+            "devices": environment.devices(),
+            "versions": environment.versions(),
+            "commit": environment.commit(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "workdir": str(workdir),
+        }
+        checkpoints.wait()
+        write_json(workdir / "result.json", result)
+        show.show_result(console, result, log=recorder.log)
     return result
 
 
-class _Clock:
-    """Seconds of training, without validation and saving."""
+def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
+    """How many batches an epoch has, of what lengths, and how much of them is padding."""
+    cut = np.minimum(lengths, config.max_length)
+    buckets, rng = config.bucket_lengths, np.random.default_rng(0)
+    plan = plan_epoch(cut, config.batch_size, buckets, rng)
+    return (
+        f"{len(plan)} an epoch of {config.batch_size} reviews, padded to "
+        f"{', '.join(map(str, buckets))}: {padding_share(cut, plan, buckets):.1%} of positions"
+    )
 
-    def __init__(self, total: float):
-        self.total, self._last = total, time.monotonic()
 
-    def lap(self) -> float:
-        """Seconds since the last lap or restart, added to the total."""
-        seconds = time.monotonic() - self._last
-        self.total += seconds
-        self.restart()
-        return seconds
+class Clock:
+    """Seconds of training without validation and saving, and the share of them spent on waiting for input."""
 
-    def restart(self) -> None:
+    def __init__(
+        self,
+        train_seconds: float = 0.0,
+        input_seconds: float = 0.0,
+        first_step_seconds: float | None = None,
+    ):
+        self.train_seconds, self.input_seconds = train_seconds, input_seconds
+        self.first_step = first_step_seconds
         self._last = time.monotonic()
 
+    def start(self) -> None:
+        self._last = time.monotonic()
 
-def _fetch(pending: list[Metrics]) -> Metrics:
+    def lap(self) -> float:
+        """Seconds since the last lap or start, added to the total."""
+        seconds = time.monotonic() - self._last
+        self.train_seconds += seconds
+        self.start()
+        return seconds
+
+    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, the time until each is there counted."""
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.input_seconds += time.monotonic() - begun
+            yield batch
+
+    def measured(self) -> dict[str, Any]:
+        return {
+            "train_seconds": self.train_seconds,
+            "input_seconds": self.input_seconds,
+            "first_step_seconds": self.first_step,
+        }
+
+    def __str__(self) -> str:
+        share = self.input_seconds / max(self.train_seconds, 1e-9)
+        return (
+            f"first step done {self.first_step or 0:.1f} s after the start; of "
+            f"{show.format_seconds(self.train_seconds)} of training {share:.2%} waiting for input"
+        )
+
+
+def fetch(pending: list[Metrics]) -> Metrics:
+    """Adds up what several steps measured."""
     fetched = jax.device_get(pending)
     return Metrics(*(float(np.sum(sums, dtype=np.float64)) for sums in zip(*fetched, strict=True)))
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
-def _predictions(split: str, examples: sources.Examples, logits: np.ndarray) -> list[str]:
-    """One JSON line per review: its id, its label and the probability of each class."""
-    return [
+def write_predictions(path: Path, splits: dict[str, tuple[sources.Examples, np.ndarray]]) -> None:
+    """One JSON line per review: split, id, label and the probability of each class."""
+    lines = [
         json.dumps({"split": split, "id": name, "label": int(label), "probabilities": p.tolist()})
+        for split, (examples, logits) in splits.items()
         for name, label, p in zip(
             examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True
         )
     ]
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

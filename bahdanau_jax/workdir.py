@@ -26,6 +26,7 @@ _AT_LEAST = {
     "model.num_layers": 1,
     "model.attention_units": 1,
     "model.head_features": 1,
+    "model.chunk_size": 0,
     "batch_size": 1,
     "epochs": 1,
     "checkpoint.every_steps": 1,
@@ -95,7 +96,7 @@ def validate_config(config: ConfigDict) -> None:
     _expect(ok, "bucket_lengths", flat, f"increasing lengths that end with max_length, {longest}")
     for name, value in flat.items():
         _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
-    make_optimizer(**config.optimizer)
+    make_optimizer(**config.optimizer, total_steps=1)
 
 
 def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
@@ -152,6 +153,23 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
             + "; ".join(differences)
         )
     return folder
+
+
+def read_config(path: str | Path) -> ConfigDict:
+    """Returns the config that a run's config.json holds, checked.
+
+    Raises:
+        InputError: the file is missing, damaged or holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is damaged: expected the fields of a config")
+    try:
+        config = ConfigDict(found)
+        validate_config(config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path}: {error}") from error
+    return config
 
 
 def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Ours in the benchmark: the only place where it touches the training code."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bahdanau_jax import AttentionClassifier, BiLSTM
 from bahdanau_jax.batches import Batch, plan_by_length, plan_epoch
 from bahdanau_jax.optimizer import make_optimizer
-from bahdanau_jax.train import Evaluator, make_mesh, shard_batches, train_step
+from bahdanau_jax.steps import (
+    Evaluator,
+    make_mesh,
+    replicated,
+    shard_batches,
+    train_step,
+)
 from experiments.benchmark_network import Sizes
 
 if not flags.FLAGS.is_parsed():
@@ -57,15 +65,25 @@ class Network:
             rngs=nnx.Rngs(0),
         )
         self.model.train()
-        optimizer = nnx.Optimizer(self.model, make_optimizer("adam", 1e-3, eps=1e-7), wrt=nnx.Param)
+        transformation = make_optimizer("adam", 1e-3, total_steps=1, eps=1e-7)
+        optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
         self._mesh = make_mesh()
-        replicated = NamedSharding(self._mesh, PartitionSpec())
-        self._graphdef, state = nnx.split((self.model, optimizer))
-        self._state = jax.device_put(state, replicated)
-        self._step = jax.jit(
-            train_step, static_argnums=0, donate_argnums=1, out_shardings=(replicated, replicated)
+        graphdef, state = nnx.split((self.model, optimizer))
+        self._state = jax.device_put(state, replicated(self._mesh))
+        step = partial(train_step, graphdef)
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=replicated(self._mesh))
+        self._batch_size, self._buckets = batch_size, buckets
+
+    @cached_property
+    def _evaluate(self) -> Evaluator:
+        # Not before it is asked for: it compiles in a thread, beside what is being measured.
+        return Evaluator(
+            self.model,
+            self._buckets,
+            batch_size=self._batch_size,
+            mesh=self._mesh,
+            pool=ThreadPoolExecutor(1),
         )
-        self._evaluate = Evaluator(self.model, self._mesh, batch_size=batch_size, buckets=buckets)
 
     def parameters(self) -> int:
         return sum(x.size for x in jax.tree.leaves(nnx.state(self.model, nnx.Param)))
@@ -75,7 +93,7 @@ class Network:
         n = len(ids)
         batch = Batch(ids, labels, np.ones(n, bool), np.arange(n, dtype=np.int32))
         (batch,) = shard_batches(iter([batch]), self._mesh)
-        self._state, metrics = jax.block_until_ready(self._step(self._graphdef, self._state, batch))
+        self._state, metrics = jax.block_until_ready(self._step(self._state, batch))
         return float(metrics.loss_sum) / n
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -43,10 +43,13 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # or "bfloat16"; the carries and the softmax stay float32
 
     config.model.implementation = "auto"  # of the recurrence: "auto", "scan" or "native" (CPUs)
+    config.model.chunk_size = 0  # keep every so many states and compute the rest again; 0: keep all
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "constant"  # or "linear": down to 0 at the end
+    config.optimizer.clip_norm = 0.0  # the largest global norm of a gradient; 0: any
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-7

@@ -1,12 +1,14 @@
 """The recurrent core against a plain NumPy loop, finite differences, Keras and PyTorch, under any mask."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from bahdanau_jax.lstm import LSTM, BiLSTM, lstm, lstm_implementation
+from bahdanau_jax.lstm import LSTM, BiLSTM, bilstm, lstm, lstm_implementation
 
 BATCH, TIME, FEATURES, HIDDEN = 4, 9, 5, 3
 
@@ -199,6 +201,55 @@ def test_the_kernel_has_the_float64_scans_results_and_gradients(sizes, reverse):
     got = results(a, typed(weights, np.float32), "native")
     for ours, want in zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True):
         assert np.linalg.norm(ours - want) <= 1e-5 * (np.linalg.norm(want) + 1e-3)
+
+
+@both_implementations
+@pytest.mark.parametrize("chunk_size", [1, 4, 9, 20])
+def test_chunks_that_are_computed_again_change_nothing(chunk_size, implementation):
+    rng = np.random.default_rng(3)
+    two = [make(seed) for seed in (14, 15)]
+    weights = [jnp.stack([a[k] for a in two]) for k in ("kernel", "recurrent_kernel", "bias")]
+    state = tuple(jnp.stack([a[k] for a in two]) for k in ("h0", "c0"))
+    scale = jnp.array(rng.integers(0, 2, (2, BATCH, FEATURES)) * 2.0)
+    mask = jnp.array(masks()["anywhere"])
+
+    @partial(jax.jit, static_argnums=2)
+    @partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
+    def results(x, weights, chunk_size):
+        outputs, (h, c) = bilstm(
+            x,
+            *weights,
+            mask=mask,
+            initial_state=state,
+            input_scale=scale,
+            implementation=implementation,
+            chunk_size=chunk_size,
+        )
+        return jnp.sum(outputs**2) + jnp.sum(h * c), (outputs, h, c)
+
+    whole, chunked = (results(two[0]["x"], weights, size) for size in (0, chunk_size))
+    for got, want in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@both_implementations
+def test_chunks_keep_long_sequences_in_a_few_hundred_megabytes(implementation):
+    """10,000 steps at batch 16: what XLA sets aside for the gradient of the notebook's BiLSTM layer."""
+    sizes = [(16, 10_000, 128), (2, 128, 256), (2, 64, 256), (2, 256)]
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in sizes]
+
+    def megabytes(chunk_size):
+        def loss(*arguments):
+            outputs, _ = bilstm(*arguments, implementation=implementation, chunk_size=chunk_size)
+            return jnp.sum(outputs**2)
+
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(*arguments).compile()
+        analysis = compiled.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes / 2**20
+
+    whole, chunked = megabytes(0), megabytes(250)
+    assert chunked < 500 and chunked < 0.7 * whole
 
 
 def test_the_kernel_serves_vmap_and_recomputation():

@@ -9,7 +9,7 @@ from bahdanau_jax.optimizer import make_optimizer
 
 
 def test_adam_takes_the_step_of_the_paper():
-    optimizer = make_optimizer("adam", 0.1, b1=0.9, b2=0.999, eps=1e-7)
+    optimizer = make_optimizer("adam", 0.1, total_steps=9, b1=0.9, b2=0.999, eps=1e-7)
     parameters, gradient = jnp.array([1.0, -2.0]), jnp.array([0.5, -3.0])
     updates, _ = optimizer.update(gradient, optimizer.init(parameters), parameters)
     # After bias correction the first step is g / (|g| + eps).
@@ -17,7 +17,7 @@ def test_adam_takes_the_step_of_the_paper():
 
 
 def test_weight_decay_makes_weights_smaller():
-    optimizer = make_optimizer("adamw", 0.1, weight_decay=0.5)
+    optimizer = make_optimizer("adamw", 0.1, total_steps=9, weight_decay=0.5)
     parameters = jnp.array([2.0])
     updates, _ = optimizer.update(jnp.zeros(1), optimizer.init(parameters), parameters)
     assert float(parameters[0] + jnp.asarray(updates)[0]) == pytest.approx(2.0 - 0.1 * 0.5 * 2.0)
@@ -25,9 +25,27 @@ def test_weight_decay_makes_weights_smaller():
 
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(InputError, match="config.optimizer.name is 'adma'; did you mean adam"):
-        make_optimizer("adma", 0.1)
+        make_optimizer("adma", 0.1, total_steps=9)
 
 
 def test_an_option_that_the_optimizer_lacks_is_refused():
     with pytest.raises(InputError, match="config.optimizer does not fit sgd"):
-        make_optimizer("sgd", 0.1, b1=0.9)
+        make_optimizer("sgd", 0.1, total_steps=9, b1=0.9)
+
+
+def test_a_linear_schedule_ends_at_zero_and_large_gradients_are_clipped():
+    optimizer = make_optimizer("sgd", 1.0, total_steps=4, schedule="linear", clip_norm=5.0)
+    parameters, state = jnp.zeros(2), None
+    state = optimizer.init(parameters)
+    taken = []
+    for gradient in ([3.0, 4.0], [30.0, 40.0], [0.3, 0.4], [3.0, 4.0], [3.0, 4.0]):
+        updates, state = optimizer.update(jnp.array(gradient), state, parameters)
+        taken.append(np.asarray(updates).tolist())
+    want = [[-3, -4], [-2.25, -3], [-0.15, -0.2], [-0.75, -1], [0, 0]]
+    np.testing.assert_allclose(taken, want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("field", [dict(schedule="cosine"), dict(clip_norm=-1.0)])
+def test_a_wrong_schedule_or_norm_is_named(field):
+    with pytest.raises(InputError, match=f"config.optimizer.{next(iter(field))} is"):
+        make_optimizer("adam", 0.1, total_steps=9, **field)

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
@@ -145,7 +146,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
         assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
     ours, theirs = parameters(tmp_path / "run"), parameters(workdir)
     for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        if jax.dtypes.issubdtype(got.dtype, jax.dtypes.prng_key):
+        if jnp.issubdtype(got.dtype, jax.dtypes.prng_key):
             got, want = jax.random.key_data(got), jax.random.key_data(want)
         np.testing.assert_array_equal(got, want)
 

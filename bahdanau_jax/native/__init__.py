@@ -59,9 +59,11 @@ def layer(inputs, mask, input_scale, kernel, recurrent_kernel, bias, h, c, *, re
         mask = jnp.ones(inputs.shape[:2], bool)
     if input_scale is None:
         input_scale = jnp.zeros((0, 0, inputs.shape[2]))
-    arguments = (inputs, input_scale, kernel, recurrent_kernel, bias, h, c)
-    inputs, *rest = (x.astype(jnp.float32) for x in arguments)
-    outputs, h, c = _lstm(inputs, mask, *rest, reverse)
+    parameters = (input_scale, kernel, recurrent_kernel, bias, h, c)
+    results = _lstm(
+        inputs.astype(jnp.float32), mask, *(x.astype(jnp.float32) for x in parameters), reverse
+    )
+    outputs, h, c = results  # pyright: ignore[reportGeneralTypeIssues]
     return outputs, (h, c)
 
 
@@ -96,9 +98,9 @@ def _lstm(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse):
 
 
 def _lstm_forward(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse):
-    *results, records = _forward(
+    *results, records = tuple(_forward(
         inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse, save=True
-    )
+    ))  # fmt: skip
     return tuple(results), (inputs, mask, scale, kernel, recurrent_kernel, records)
 
 
@@ -115,12 +117,12 @@ def _lstm_backward(reverse, saved, gradients):
         state,
     ]
     call = jax.ffi.ffi_call(TARGET, results, vmap_method="sequential")
-    d_inputs, *d_weights_and_state = call(
+    gradients = tuple(call(
         inputs, mask, scale, kernel, recurrent_kernel, records, *gradients,
         backward=np.int64(1), reverse=np.int64(reverse),
-    )  # fmt: skip
-    no_gradient = np.zeros(mask.shape, jax.dtypes.float0)
-    return d_inputs, no_gradient, jnp.zeros_like(scale), *d_weights_and_state
+    ))  # fmt: skip
+    no_mask, no_scale = np.zeros(mask.shape, jax.dtypes.float0), jnp.zeros_like(scale)
+    return gradients[0], no_mask, no_scale, *gradients[1:]
 
 
 _lstm.defvjp(_lstm_forward, _lstm_backward)

@@ -1,4 +1,4 @@
-"""The backward pass of one LSTM layer: back through time, gathering pairs of row and step for large products."""
+"""The backward pass of a layer: back through time, pairs of row and step gathered for large products."""
 
 from bahdanau_jax.native.build import f32, free, i64, library_function, njit
 from bahdanau_jax.native.kernel import (
@@ -35,7 +35,7 @@ GATHER = 128  # (row, step) pairs whose gradients of input and weights are forme
 
 @njit
 def cell_backward(at, d_gates, d_h, d_c, h_bytes):
-    """One row: from the record at `at` and d_h, d_c the gradient of the pre-activations and of the cell before."""
+    """One row: from its record, d_h and d_c the gradient of the pre-activations and of the cell before."""
     apart()
     one = splat(f32(1.0))
     for j in range(0, h_bytes // 4, LANES):

@@ -242,7 +242,7 @@ def attribute(frame, n):
 
 @njit
 def huge_pages(address, size):
-    """Asks for huge pages under a large fresh buffer: touching it 4 KB at a time costs half as much as the work."""
+    """Asks for huge pages under a large fresh buffer: touching it by 4 KB costs half as much as the work."""
     if LINUX and size >= 1 << 22:
         start = (address + 4095) // 4096 * 4096
         madvise(start, (address + size - start) // 4096 * 4096, types.int32(14))

@@ -1,0 +1,180 @@
+"""How an LSTM layer is run: by a scan or by the CPU kernel, whole or in chunks that are computed again.
+
+Both implementations give the same results to the rounding of their dtype. `scan` is plain JAX, runs
+anywhere and is the reference; `native` (`bahdanau_jax/native/`) is a kernel for CPUs that runs the whole
+layer and does no work on padding. `lstm_implementation()` says which one is taken and why.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from bahdanau_jax import native
+
+State = tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]
+IMPLEMENTATIONS = ("auto", "scan", "native")
+
+
+def lstm_implementation(
+    implementation: str = "auto", *, dtype: DTypeLike = jnp.float32
+) -> tuple[str, str]:
+    """Which implementation `lstm()` takes, and why.
+
+    Args:
+      implementation: "auto", "scan" or "native".
+      dtype: of the computation.
+
+    Raises:
+      ValueError: for an unknown name, or "native" where it cannot run: nothing falls back silently.
+
+    Example:
+      >>> lstm_implementation("scan")
+      ('scan', 'asked for')
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {implementation!r}; expected one of {IMPLEMENTATIONS}")
+    if implementation == "scan":
+        return "scan", "asked for"
+    if jax.default_backend() != "cpu":
+        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
+    elif jax.device_count() > 1:
+        obstacle = f"there are {jax.device_count()} devices, over which XLA can split a scan only"
+    elif jnp.dtype(dtype) != jnp.float32:
+        obstacle = f"the dtype is {jnp.dtype(dtype)}, and native computes in float32"
+    else:
+        obstacle = native.obstacle()
+    if obstacle is None:
+        return "native", "asked for" if implementation == "native" else "a CPU, float32"
+    if implementation == "native":
+        raise ValueError(f"implementation is 'native', which cannot run here: {obstacle}")
+    return "scan", obstacle
+
+
+def run_layer(
+    inputs,  # [batch, time, features]
+    kernel,  # [directions, features, 4*hidden]
+    recurrent_kernel,  # [directions, hidden, 4*hidden]
+    bias,  # [directions, 4*hidden]
+    mask,  # [batch, time] bool, or None
+    initial_state,  # (h, c), each [directions, batch, hidden], or None
+    input_scale,  # [directions, batch, features], or None
+    *,
+    reverse: bool,
+    dtype: DTypeLike | None,
+    implementation: str,
+    chunk_size: int,
+) -> tuple[Array, tuple[Array, Array]]:
+    """One direction, or two over the same inputs, the second one against the first; see `lstm`.
+
+    Returns outputs [batch, time, directions*hidden] and (h, c), each [directions, batch, hidden].
+    """
+    directions, hidden = recurrent_kernel.shape[:2]
+    dtype = jnp.dtype(dtype or inputs.dtype)
+    carry_dtype = jnp.promote_types(inputs.dtype, jnp.float32)
+    if initial_state is None:
+        zeros = jnp.zeros((directions, inputs.shape[0], hidden), carry_dtype)
+        initial_state = zeros, zeros
+    h, c = (x.astype(carry_dtype) for x in initial_state)
+    if input_scale is not None:
+        input_scale = jax.lax.stop_gradient(input_scale)
+    use_native = lstm_implementation(implementation, dtype=dtype)[0] == "native"
+    if mask is not None and not use_native:
+        # Also keeps a NaN or infinity at a masked step out of the weights' gradient (0 * inf is NaN).
+        inputs = jnp.where(mask[:, :, None], inputs, 0)
+
+    def run(inputs, mask, h, c, only=slice(None)):
+        """The directions `only` over all of these inputs."""
+        weights = kernel[only], recurrent_kernel[only], bias[only]
+        scale = None if input_scale is None else input_scale[only]
+        backwards = [reverse, not reverse][:directions][only]
+        if use_native:
+            return native.layer(inputs, mask, scale, *weights, h, c, reverse=backwards[0])
+        results = [
+            _scan(
+                inputs if scale is None else inputs * scale[d][:, None, :],
+                weights[0][d],
+                weights[1][d],
+                weights[2][d],
+                mask,
+                (h[d], c[d]),
+                reverse=backward,
+                dtype=dtype,
+            )
+            for d, backward in enumerate(backwards)
+        ]
+        outputs, states = zip(*results, strict=True)
+        h, c = (jnp.stack(x) for x in zip(*states, strict=True))
+        return jnp.concatenate(outputs, axis=-1), (h, c)
+
+    if not 0 < chunk_size < inputs.shape[1]:
+        return run(inputs, mask, h, c)
+    results = []
+    for d in range(directions):  # each walks the chunks from its own end
+
+        def run_one(inputs, mask, h, c, only=slice(d, d + 1)):
+            return run(inputs, mask, h, c, only)
+
+        one = slice(d, d + 1)
+        results.append(
+            _in_chunks(run_one, inputs, mask, h[one], c[one], chunk_size, reverse != (d == 1))
+        )
+    outputs, states = zip(*results, strict=True)
+    h, c = (jnp.concatenate(x) for x in zip(*states, strict=True))
+    return jnp.concatenate(outputs, axis=-1), (h, c)
+
+
+def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
+    """Runs `run` over chunks of time, of which only inputs and first states are kept for the gradient."""
+    batch, time, features = inputs.shape
+    chunks = -(-time // chunk_size)
+    if mask is None:
+        mask = jnp.ones((batch, time), bool)
+    behind = chunks * chunk_size - time  # steps added at the end are masked, so they do nothing
+    inputs = jnp.pad(inputs, ((0, 0), (0, behind), (0, 0)))
+    mask = jnp.pad(mask, ((0, 0), (0, behind)))
+    xs = (
+        jnp.moveaxis(inputs.reshape(batch, chunks, chunk_size, features), 1, 0),
+        jnp.moveaxis(mask.reshape(batch, chunks, chunk_size), 1, 0),
+    )
+
+    @jax.checkpoint
+    def body(state, x):
+        outputs, state = run(*x, *state)
+        return state, outputs
+
+    state, outputs = jax.lax.scan(body, (h, c), xs, reverse=reverse)
+    # [chunks, batch, chunk_size, hidden]
+    outputs = jnp.moveaxis(outputs, 0, 1).reshape(batch, chunks * chunk_size, -1)
+    return outputs[:, :time], state
+
+
+def _scan(inputs, kernel, recurrent_kernel, bias, mask, carry: State, *, reverse: bool, dtype):
+    """One direction, as plain JAX; the reference for every other implementation."""
+    carry_dtype = carry[0].dtype
+    # The input projections of all steps are one large product: only what must be sequential is scanned.
+    # [time, batch, 4*hidden]: lax.scan walks the leading axis.
+    projected = jnp.matmul(
+        jnp.swapaxes(inputs, 0, 1).astype(dtype),
+        kernel.astype(dtype),
+        preferred_element_type=carry_dtype,
+    ) + bias.astype(carry_dtype)
+    recurrent_kernel = recurrent_kernel.astype(dtype)
+
+    def step(carry: State, xs: tuple[Array, Array | None]) -> tuple[State, Array]:
+        h, c = carry  # [batch, hidden]
+        projected_t, real_t = xs  # [batch, 4*hidden], [batch, 1]
+        gates = projected_t + jnp.matmul(
+            h.astype(dtype), recurrent_kernel, preferred_element_type=carry_dtype
+        )
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
+        if real_t is None:
+            return (new_h, new_c), new_h.astype(dtype)
+        output = jnp.where(real_t, new_h, 0).astype(dtype)
+        return (jnp.where(real_t, new_h, h), jnp.where(real_t, new_c, c)), output
+
+    real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
+    state, outputs = jax.lax.scan(step, carry, (projected, real), reverse=reverse)
+    return jnp.swapaxes(outputs, 0, 1), state
