@@ -155,23 +155,6 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
     return folder
 
 
-def read_config(path: str | Path) -> ConfigDict:
-    """Returns the config that a run's config.json holds, checked.
-
-    Raises:
-        InputError: the file is missing, damaged or holds something else.
-    """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is damaged: expected the fields of a config")
-    try:
-        config = ConfigDict(found)
-        validate_config(config)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}: {error}") from error
-    return config
-
-
 def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns {"model.dropout": 0.5, ...} for nested fields; values stay as they are."""
     flat = {}
