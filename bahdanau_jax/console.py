@@ -14,6 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from bahdanau_jax.environment import hardware
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.text import FIRST_WORD, UNKNOWN
 
 PLAIN_WIDTH = 100  # columns of a table that goes to a file or a pipe
@@ -174,12 +175,28 @@ def show_result(
 
     The row of the test split carries `result["test_description"]`, so that held-out reviews are
     never shown as a data set's own test split.
+
+    Raises:
+        InputError: a figure is missing or no number, as in a damaged result.json.
     """
-    folder = Path(result["workdir"])
-    if already_finished:
-        when = f" on {result['date']}" if result.get("date") else ""
-        line = f"already finished{when}; nothing was trained now"
-        _show(console, log, f"{line}\nto train again, give another --workdir than {folder}")
+    parts = []
+    try:
+        folder = Path(result["workdir"])
+        if already_finished:
+            when = f" on {result['date']}" if result.get("date") else ""
+            line = f"already finished{when}; nothing was trained now"
+            parts = [f"{line}\nto train again, give another --workdir than {folder}"]
+        parts += _result(result, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"the run folder's result.json is damaged ({type(error).__name__}: {error}); where the "
+            "checkpoints are whole, remove it and the same command makes it again"
+        ) from error
+    _show(console, log, *parts)
+
+
+def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
+    """The table of the splits, the figures of the run, and the files in its folder."""
     table = _table("split", "reviews", "loss", "accuracy", "95% interval")
     for split, figures in result["splits"].items():
         n, accuracy = figures["n"], figures["accuracy"]
@@ -204,7 +221,7 @@ def show_result(
         "parameters": f"{result['parameters']:,}",
         "run folder": str(folder),
     }
-    _show(console, log, table, _pairs(pairs), _pairs(where, indent="  "))
+    return [table, _pairs(pairs), _pairs(where, indent="  ")]
 
 
 def plain_text(renderable: RenderableType) -> str:

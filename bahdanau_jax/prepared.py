@@ -33,8 +33,10 @@ def find_prepared(root: Path, name: str) -> Path | None:
         find_prepared(root, "glue/sst2:2.0.0")      # root/glue/sst2/2.0.0
 
     Raises:
-        InputError: `name` is no TFDS name, or several of its configs are prepared.
+        InputError: `root` is a file, `name` is no TFDS name, or several of its configs are prepared.
     """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file; expected the folder that holds TFDS's data sets")
     base, _, version = name.partition(":")
     if not re.fullmatch(r"\w+(/[\w.-]+)?", base, re.ASCII):
         raise InputError(f"{name!r} is not a TFDS data set's name; expected one like imdb_reviews")

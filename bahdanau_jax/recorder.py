@@ -265,7 +265,7 @@ def _cut_after(path: Path, resume_step: int) -> None:
             step = json.loads(line)["step"]
             if not isinstance(step, int):
                 raise TypeError
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines):
                 break
             raise InputError(

@@ -107,9 +107,11 @@ def _prepare(root: Path, name: str) -> Path:
     from bahdanau_jax import prepare_imdb
 
     if name not in ("imdb_reviews", "imdb_reviews/plain_text", prepare_imdb.FULL_NAME):
+        there = sorted(folder.name for folder in root.glob("[a-zA-Z]*") if folder.is_dir())
         raise DataNotFound(
-            f"{name} is not prepared in {root}; only imdb_reviews is prepared by itself, have TFDS "
-            "prepare this one there as array_record"
+            f"{name} is not prepared in {root} (there are: {', '.join(there) or 'no data sets'}); "
+            "only imdb_reviews is prepared by itself, have TFDS prepare this one there as "
+            "array_record"
         )
     try:
         return prepare_imdb.prepare(root)

@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
@@ -92,16 +93,25 @@ class Vocabulary:
         return cls(by_frequency[: size - FIRST_WORD])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary as JSON, `{"words": [...]}`, all of it or nothing."""
+        """Writes the vocabulary as JSON, `{"words": [...]}`, all of it or nothing.
+
+        Raises:
+            InputError: the file cannot be written, for example since the disk is full.
+        """
         path = Path(path)
         text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
         partial = path.with_name(f"{path.name}.partial")
         # A str may hold half a surrogate pair, which strict UTF-8 refuses to write.
-        with open(partial, "wb") as file:
-            file.write(text.encode("utf-8", "surrogatepass"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            with open(partial, "wb") as file:
+                file.write(text.encode("utf-8", "surrogatepass"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:

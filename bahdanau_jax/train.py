@@ -173,13 +173,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         if step:
             recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 
+        def record(step: int, epoch: int, metrics: list[Metrics]) -> None:
+            sums = fetch(metrics)
+            rate = float(sums.count) / clock.lap()
+            recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
+
         pending: list[Metrics] = []
+        due = None  # figures to fetch while the device is at the step after them
         clock.start()
         if step < total_steps:
             recorder.advance(step)
         for batch in clock.waiting_for(shard_batches(batches, mesh)):
             with jax.transfer_guard("disallow"):  # nothing may slip back to the host
                 state, metrics = step_fn(state, batch)
+            if due is not None:
+                due = record(*due)
             step += 1
             pending.append(metrics)
             if clock.first_step is None:
@@ -187,12 +195,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
             save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            recorder.advance(step)
             if save or step % config.log_every_steps == 0:
-                sums, pending = fetch(pending), []
-                rate = float(sums.count) / clock.lap()
-                recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
-            else:
-                recorder.advance(step)
+                due, pending = (step, epoch, pending), []
+            if save and due is not None:  # what is measured must stand before the checkpoint does
+                due = record(*due)
             if end_of_epoch:
                 begun = time.monotonic()
                 figures = figures_of(evaluate(state[0], ids["validation"]), dataset.validation)

@@ -41,6 +41,7 @@ _ONE_OF = {
 }
 _OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
+_BEFORE_TRAINING = {"config.json", "vocabulary.json"}  # what is written before the first step
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 
@@ -67,8 +68,9 @@ def validate_config(config: ConfigDict) -> None:
         if name not in flat:
             raise InputError(f"config.{name} is missing")
     for name, least in _AT_LEAST.items():
-        ok = type(flat[name]) is int and least <= flat[name] <= _LARGEST
-        _expect(ok, name, flat, f"an integer of at least {least}")
+        whole = type(flat[name]) is int
+        _expect(whole and flat[name] >= least, name, flat, f"an integer of at least {least}")
+        _expect(flat[name] <= _LARGEST, name, flat, f"an integer of at most {_LARGEST}")
     for name, allowed in _ONE_OF.items():
         _expect(flat[name] in allowed, name, flat, " or ".join(map(repr, allowed)))
     for name in ("model.dropout", "model.head_dropout", "optimizer.b1", "optimizer.b2"):
@@ -103,7 +105,8 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
     """Returns the run's folder, made if need be, with the config in its config.json.
 
     A folder that is there must be empty or hold a run of the same config; hidden files do not
-    count. Nothing that is already in it is changed.
+    count. Nothing that is already in it is changed, but for the config of a run that never began
+    (its data was not found, for one): that makes way for another.
 
     Args:
         workdir: the folder; `~` stands for the home folder.
@@ -147,7 +150,9 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         for name in sorted({*found, *wanted})
         if _show(found, name) != _show(wanted, name)
     ]
-    if differences:
+    if differences and not set(names) - _BEFORE_TRAINING:
+        write_json(file, config.to_dict())
+    elif differences:
         raise InputError(
             f"run folder {folder} holds a run of another config; the fields differ: "
             + "; ".join(differences)

@@ -15,8 +15,12 @@ Ends with 0 when done, 2 when something asked for is not right, 66 when the data
 import difflib
 import errno
 import importlib.util
+import logging
 import re
+import signal
 import sys
+import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -205,14 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
-    from bahdanau_jax.errors import DataNotFound, InputError
-    from bahdanau_jax.train import train_and_evaluate
-
+    errors, train = _import_training()
     try:
-        train_and_evaluate(config, workdir)
-    except DataNotFound as error:
+        train.train_and_evaluate(config, workdir)
+    except errors.DataNotFound as error:
         return _fail(str(error), 66)
-    except InputError as error:
+    except errors.InputError as error:
         return _fail(_one_line(error))
     except OSError as error:
         if error.errno not in _OUT_OF_OUR_HANDS:
@@ -220,8 +222,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{_one_line(error)}; what was written before is kept in {workdir}")
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+    except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return _fail(
+            "out of memory; expected a smaller config.batch_size (or model, or max_length): "
+            + _one_line(error)[:200]
+        )
     return 0
 
 
+def _import_training():
+    """Returns the modules `errors` and `train`.
+
+    Ctrl-C meanwhile ends the program at once, which has done nothing yet: in the middle of an
+    import it would be lost in a callback or end in a traceback.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    ours = handler is signal.default_int_handler  # not where it is ignored, as under nohup
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from bahdanau_jax import errors, train
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+    return errors, train
+
+
+def _quiet_libraries() -> None:
+    """Keeps tracebacks of libraries' threads off the terminal.
+
+    What fails there, a checkpoint's write for one, is raised again in the main thread, which ends
+    with one line; Orbax and TensorStore print hundreds about it before.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    threading.excepthook = lambda _: None
+
+    def show(kind, error, trace):
+        if threading.current_thread() is threading.main_thread():
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = show
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+
+
 if __name__ == "__main__":
+    _quiet_libraries()
     sys.exit(main())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.text import FIRST_WORD, PAD, START, UNKNOWN, Vocabulary, split_words
+from bahdanau_jax.text import FIRST_WORD, PAD, START, UNKNOWN, Vocabulary, split_words, word_spans
 
 # Surrogates too: JSON from the web holds halves of them.
 any_text = st.text(st.characters(exclude_categories=()), max_size=60)
@@ -21,6 +21,16 @@ def test_split_words_is_kerass_rule():
     assert split_words("") == split_words(" .,; ") == []
     # Only space, tab and newline separate.
     assert split_words("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
+
+
+@untimed
+@given(any_text)
+def test_spans_are_where_the_words_stand(text):
+    words, spans = split_words(text), word_spans(text)
+    assert len(words) == len(spans)
+    for word, (start, end) in zip(words, spans, strict=True):
+        # A capital sigma's lower case depends on what follows the word.
+        assert text[start:end].lower().replace("ς", "σ") == word.replace("ς", "σ")
 
 
 @untimed
