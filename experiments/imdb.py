@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.vocab_size = 10_000
     config.max_length = 500  # the last words of a longer review are kept
     # A batch is padded to the smallest of these that holds its longest review.
-    config.bucket_lengths = (128, 192, 256, 384, 500)
+    config.bucket_lengths = (160, 280, 500)
 
     config.model = ConfigDict()
     config.model.embedding_features = 128
