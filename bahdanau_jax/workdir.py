@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -174,11 +175,14 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, 
 def write_json(path: str | Path, value: Any) -> None:
     """Writes the whole file or leaves the old one as it was, also when the machine goes down.
 
+    A number that is not finite, such as the loss of a run that diverged, is written as null: JSON
+    has no NaN.
+
     Raises:
         InputError: the file cannot be written, for example since the disk is full.
     """
     path = Path(path)
-    text = json.dumps(value, indent=2) + "\n"
+    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(new, "w", encoding="utf-8") as stream:
@@ -203,6 +207,14 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: expected JSON, {error}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inside) for name, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_number(value: Any) -> bool:

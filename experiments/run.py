@@ -251,20 +251,21 @@ def _import_training():
 
 
 def _quiet_libraries() -> None:
-    """Keeps tracebacks of libraries' threads off the terminal.
+    """Keeps what libraries' threads print about a failure off the terminal.
 
-    What fails there, a checkpoint's write for one, is raised again in the main thread, which ends
-    with one line; Orbax and TensorStore print hundreds about it before.
+    A checkpoint that cannot be written is raised again in the main thread, which ends with one
+    line; Orbax, asyncio and TensorStore print hundreds about it before.
     """
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     threading.excepthook = lambda _: None
 
-    def show(kind, error, trace):
+    def show_of_main_thread(failed):
         if threading.current_thread() is threading.main_thread():
-            sys.__excepthook__(kind, error, trace)
+            sys.__unraisablehook__(failed)
 
-    sys.excepthook = show
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    sys.unraisablehook = show_of_main_thread
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
 if __name__ == "__main__":

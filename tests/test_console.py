@@ -9,6 +9,7 @@ from flax import nnx
 from rich.console import Console
 
 from bahdanau_jax import console as shown
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.text import FIRST_WORD, PAD, START, UNKNOWN
 
 
@@ -161,6 +162,17 @@ def test_a_diverged_run_still_gets_its_table(tmp_path):
     diverged["splits"]["test"] = {"n": 10, "loss": math.nan, "accuracy": math.nan}
     diverged["splits"]["validation"] = {"n": 0, "loss": None, "accuracy": None}
     assert "nan" in printed(shown.show_result, diverged)
+
+
+@pytest.mark.parametrize("damaged", [None, [], {}, {"workdir": 3}, {"workdir": "/x"}, "figure"])
+def test_a_damaged_result_is_refused_in_one_line_with_nothing_shown(damaged, tmp_path):
+    if damaged == "figure":
+        damaged = result(tmp_path)
+        damaged["splits"]["test"]["accuracy"] = "high"
+    file = io.StringIO()
+    with pytest.raises(InputError, match=r"^the run folder's result\.json is damaged .*; where"):
+        shown.show_result(Console(file=file), damaged, already_finished=True)
+    assert file.getvalue() == ""
 
 
 def test_no_control_codes_where_stdout_is_no_terminal(tmp_path):

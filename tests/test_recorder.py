@@ -140,6 +140,12 @@ def test_damage_before_the_last_line_is_refused_and_left_as_it_is(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == text
 
 
+def test_a_line_nested_too_deep_for_json_is_refused_as_any_other(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + '\n{"step": 5}\n')
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is"):
+        Recorder(tmp_path, total_steps=60, resume_step=10, console=quiet())
+
+
 def test_a_file_that_cannot_be_opened_is_named_in_one_line(tmp_path):
     (tmp_path / "train.log").mkdir()
     with pytest.raises(InputError, match=r"^cannot write \S+train\.log: Is a directory$"):

@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -154,10 +155,11 @@ def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
     tiny = ["--config=experiments/imdb_tiny.py", f"--workdir={tmp_path}"]
     config, workdir = run.parse(["run", *tiny])
     bahdanau_jax.train.open_workdir(workdir, config)
+    (tmp_path / "metrics.jsonl").touch()
     before = (tmp_path / "config.json").read_bytes()
     line = refused(capsys, *tiny, "--config.batch_size=49")
     assert "batch_size: 50 in the folder, 49 asked for" in line
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -169,6 +171,8 @@ def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "'/x/y'"),
         (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
+        (MemoryError("Unable to allocate 9 TiB"), 2, "config.batch_size"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n..."), 2, "error: out of memory"),
     ],
 )
 def test_how_a_run_ends_that_cannot_go_on(error, code, expected, capsys, tmp_path, monkeypatch):
@@ -187,6 +191,46 @@ def test_a_fault_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(bahdanau_jax.train, "train_and_evaluate", train_and_evaluate)
     with pytest.raises(KeyError):
         run.main(["run", f"--workdir={tmp_path}"])
+
+
+def test_ctrl_c_while_importing_ends_at_once_and_is_ours_again_afterwards():
+    ours = signal.getsignal(signal.SIGINT)
+    run._import_training()
+    assert signal.getsignal(signal.SIGINT) is ours
+
+
+def test_what_a_library_s_thread_prints_about_a_failure_stays_off_the_terminal():
+    source = """
+import asyncio, logging, sys, threading, warnings
+from experiments import run
+run._quiet_libraries()
+def fail(): raise OSError("in a thread")
+def unraisable():
+    class Dying:
+        def __del__(self): raise RuntimeError("in a callback")
+    Dying()
+for target in (fail, unraisable):
+    thread = threading.Thread(target=target)
+    thread.start()
+    thread.join()
+logging.getLogger("absl").error("told twice")
+logging.getLogger("asyncio").error("told twice")
+warnings.warn("shown as one line")
+fail()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    first, *trace = done.stderr.splitlines()
+    assert first == "warning: shown as one line"
+    assert trace[0].startswith("Traceback") and trace[-1] == "OSError: in a thread"
+    assert sum(line.startswith("Traceback") for line in trace) == 1
 
 
 def test_help_tells_the_flags(capsys):

@@ -116,8 +116,14 @@ def test_neither_prepared_nor_reachable_names_three_ways_on(tmp_path, monkeypatc
 
 
 def test_other_names(prepared, tmp_path):
-    with pytest.raises(DataNotFound, match="ag_news is not prepared in"):
+    with pytest.raises(DataNotFound, match="ag_news is not prepared in .*are: no data sets"):
         load_tfds("ag_news", data_dir=str(tmp_path), validation_size=8)
+    with pytest.raises(DataNotFound, match="imdb is not prepared in .*there are: imdb_reviews"):
+        load_tfds("imdb", data_dir=str(prepared), validation_size=8)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; expected the folder") as caught:
+        load_tfds(data_dir=str(tmp_path / "file"), validation_size=8)
+    assert not isinstance(caught.value, DataNotFound)
     for name in ("", "../etc", "a b", "imdb_reviews/plain_text/1.0.0"):
         with pytest.raises(InputError, match="is not a TFDS data set's name"):
             load_tfds(name, data_dir=str(tmp_path), validation_size=8)

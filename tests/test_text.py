@@ -1,4 +1,5 @@
 import json
+import resource
 import time
 
 import numpy as np
@@ -122,6 +123,25 @@ def test_save_and_load_round_trip(texts, tmp_path_factory):
     vocabulary.save(path)
     assert Vocabulary.load(path).words == vocabulary.words
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_vocabulary_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
+    path = tmp_path / "vocabulary.json"
+    path.mkdir()
+    with pytest.raises(InputError, match=r"^cannot write \S+vocabulary\.json: Is a directory$"):
+        Vocabulary(["a"]).save(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.rmdir()
+    Vocabulary(["a"]).save(path)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"vocabulary\.json: File too large$"):
+            Vocabulary(["another"]).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [file.name for file in tmp_path.iterdir()] == ["vocabulary.json"]
+    assert path.read_bytes() == before
 
 
 def test_half_a_surrogate_pair_is_saved(tmp_path):

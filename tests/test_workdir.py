@@ -41,6 +41,7 @@ def test_home_folder_is_understood(tmp_path, monkeypatch):
 def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
     config = imdb.get_config()
     open_workdir(tmp_path, config)
+    (tmp_path / "metrics.jsonl").touch()
     before = listing(tmp_path)
     config.batch_size = 128
     config.model.dropout = 0.25
@@ -56,10 +57,21 @@ def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
     assert listing(tmp_path) == before
 
 
+def test_the_config_of_a_run_that_never_began_makes_way(tmp_path):
+    config = imdb.get_config()
+    config.data.data_dir = "/mistyped"
+    open_workdir(tmp_path, config)
+    (tmp_path / "vocabulary.json").touch()
+    config.data.data_dir = "/data"
+    open_workdir(tmp_path, config)
+    assert read_json(tmp_path / "config.json")["data"]["data_dir"] == "/data"
+
+
 def test_a_field_that_only_one_side_has_is_a_difference(tmp_path):
     config = imdb.get_config()
     config.optimizer.nesterov = True
     open_workdir(tmp_path, config)
+    (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(InputError, match="optimizer.nesterov: true in the folder, nothing asked"):
         open_workdir(tmp_path, imdb.get_config())
 
@@ -244,3 +256,20 @@ def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(InputError, match="result.json cannot be read: No such file"):
         read_json(tmp_path / "result.json")
+
+
+def test_what_is_not_finite_is_null_since_json_has_no_nan(tmp_path):
+    splits = {"test": {"loss": float("nan"), "n": 10}, "all": [1.5, float("-inf")]}
+    write_json(tmp_path / "result.json", splits)
+    text = (tmp_path / "result.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "test": {"loss": None, "n": 10},
+        "all": [1.5, None],
+    }
+
+
+def test_a_number_that_is_too_large_is_told_the_largest():
+    config = imdb.get_config()
+    config.seed = 2**40
+    with pytest.raises(InputError, match=r"expected an integer of at most 2147483647$"):
+        validate_config(config)
