@@ -80,6 +80,9 @@ def validate_config(config: ConfigDict) -> None:
     for name in ("optimizer.learning_rate", "optimizer.eps"):
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
+    name = "optimizer.clip_norm"
+    ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
+    _expect(ok, name, flat, "0 (never) or more")
     for name in ("data.name", "optimizer.name"):
         _expect(isinstance(flat[name], str) and flat[name] != "", name, flat, "a name")
     folder = flat["data.data_dir"]

@@ -4,7 +4,19 @@ Command:
 
     ./launch.sh --config=experiments/imdb.py
 
-RESULT
+Test accuracy 0.8837, mean of seeds 0, 1 and 2 (0.8845, 0.8849, 0.8816; test read once a run, at the
+end; 25,000 reviews, a run's 95% interval is +- 0.0040). Validation 0.8964, train 0.9452. The notebook
+under Keras 3.15, one run: 0.8788.
+
+2 min 39 s, 2 min 39 s and 3 min 47 s of training on two cores of an AMD EPYC (Zen 5) that other work
+shared; first step 9 to 19 s after the start. Commit 32fb87a, 2026-11-23. `--config.seed=1`, `=2` for the
+other seeds.
+
+Two things are not the notebook's: the learning rate goes down linearly to 0, and gradients are clipped
+to norm 1. With neither (`--config.optimizer.schedule=constant --config.optimizer.clip_norm=0.0`), an
+earlier version with five batch lengths gave 0.8733, 0.8752 and, diverging in epoch 3, 0.8088; with all
+batches padded to 500 and seed 0 0.8743, so batches of similar length do not cost accuracy.
+Validation decided: 0.8884, 0.8908, 0.8316 without them.
 """
 
 from ml_collections import ConfigDict, config_dict
