@@ -4,6 +4,8 @@ All of it is in every checkpoint, so a run that was killed goes on to the same b
 background, and a checkpoint counts only once it is complete. Nothing is pickled.
 """
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, *, keep: int = 2):
         self._folder = (workdir / "checkpoints").absolute()
+        if self._folder.exists() and not self._folder.is_dir():
+            raise InputError(f"{self._folder} is a file; expected a folder of checkpoints")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             single_host_load_and_broadcast=False,
@@ -94,6 +98,8 @@ class Checkpoints:
         if step is None:
             return None
         where = f"{self._folder}/{step}"
+        before = [other for other in self._manager.all_steps() if other < step]
+        ways_on = f"step {max(before)}" if before else "the start"
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(state))
         try:
             self._check_shapes(step, abstract)
@@ -106,7 +112,9 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
-            raise InputError(f"cannot restore {where}: {_one_line(error)}") from error
+            raise InputError(
+                f"cannot restore {where}: {_one_line(error)}; remove this folder to go on from {ways_on}"
+            ) from error
         nnx.replace_by_pure_dict(state, restored["state"])
         return step, state, restored["measured"]
 
@@ -224,5 +232,10 @@ def _path(path: tuple) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    text = str(error).partition(" [tensorstore_spec")[0]
+    text = " ".join(text.split()) or type(error).__name__
+    # TensorStore names several inner files before it comes to the reason.
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return text if len(text) <= 300 else f"{text[:140]} ... {text[-150:]}"

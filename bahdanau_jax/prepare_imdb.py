@@ -61,6 +61,8 @@ def prepare(
         InputError: the archive is not the expected one, or `data_dir` cannot be written.
     """
     data_dir = Path(data_dir).expanduser().absolute()
+    if data_dir.exists() and not data_dir.is_dir():
+        raise InputError(f"{data_dir} is a file; expected the folder that holds TFDS's data sets")
     folder = data_dir / FULL_NAME.replace(":", "/")
     if folder.exists():
         return folder
@@ -141,6 +143,8 @@ def _download(url: str, path: Path, size: int, bar: rich.progress.Progress) -> N
 
 
 def _check(archive: Path, size: int, sha256: str) -> None:
+    if archive.is_dir():
+        raise InputError(f"{archive} is a folder; expected the file {ARCHIVE_NAME}")
     found = archive.stat().st_size
     if found != size:
         raise InputError(

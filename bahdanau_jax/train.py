@@ -92,6 +92,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     console = show.make_console()
     if (workdir / "result.json").exists():
         result = read_json(workdir / "result.json")
+        if isinstance(result, dict):  # else it is damaged, which show_result says
+            result["workdir"] = str(workdir)  # the folder may have been moved
         show.show_result(console, result, already_finished=True)
         return result
     started = time.monotonic()
@@ -146,7 +148,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         restored = checkpoints.restore_latest(state, batches)
         if restored is not None:
             step, state, measured = restored
-            clock = Clock(**measured)
+            try:
+                clock = Clock(**measured)
+            except TypeError as error:
+                raise InputError(f"{workdir}/checkpoints/{step} does not fit: {error}") from error
 
         recorder = opened.enter_context(
             Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)
@@ -299,8 +304,8 @@ class Clock:
     def __str__(self) -> str:
         share = self.input_seconds / max(self.train_seconds, 1e-9)
         return (
-            f"first step done {self.first_step or 0:.1f} s after the start; of "
-            f"{show.format_seconds(self.train_seconds)} of training {share:.2%} waiting for input"
+            f"first step after {self.first_step or 0:.1f} s; {share:.2%} of "
+            f"{show.format_seconds(self.train_seconds)} of training waiting for input"
         )
 
 

@@ -212,3 +212,11 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tmp_path, capsys, monke
     monkeypatch.setattr(prepare_imdb, "URL", "http://127.0.0.1:9/none")
     assert prepare_imdb.main(flags) == 66
     assert "error: http://127.0.0.1:9/none cannot be reached" in capsys.readouterr().err
+
+
+def test_a_folder_for_an_archive_and_a_file_for_a_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match=f"^{tmp_path} is a folder; expected the file aclImdb"):
+        prepare_imdb.prepare(tmp_path / "data", archive=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file; expected the folder"):
+        prepare_imdb.prepare(tmp_path / "file")

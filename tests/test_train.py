@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
 from bahdanau_jax import sources, train
+from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.recorder import Recorder
 from experiments import imdb_tiny
@@ -206,3 +207,9 @@ def test_nothing_is_fetched_in_the_loop_but_the_metrics_it_prints(tmp_path, monk
     metrics_only = fetched[: len(steps)]
     # Three scalars a step; train.py's loop runs under a guard that makes implicit transfers errors.
     assert sum(fetched) >= 3 * 12 and len(metrics_only) == len(steps) == 6
+
+
+def test_checkpoints_that_are_a_file_are_refused(tmp_path):
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(InputError, match="is a file; expected a folder"):
+        Checkpoints(tmp_path)
