@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,9 +17,10 @@ from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
 from bahdanau_jax import environment, sources
-from bahdanau_jax.batches import Batch, padding_share, plan_epoch, steps_per_epoch, train_batches
+from bahdanau_jax.batches import padding_share, plan_epoch, steps_per_epoch, train_batches
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.clock import Clock
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.lstm import lstm_implementation
 from bahdanau_jax.objective import Metrics, loss_and_metrics, probabilities
@@ -259,54 +259,6 @@ def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
         f"{len(plan)} an epoch of {config.batch_size} reviews, padded to "
         f"{', '.join(map(str, buckets))}: {padding_share(cut, plan, buckets):.1%} of positions"
     )
-
-
-class Clock:
-    """Seconds of training without validation and saving, and the share of them spent on waiting for input."""
-
-    def __init__(
-        self,
-        train_seconds: float = 0.0,
-        input_seconds: float = 0.0,
-        first_step_seconds: float | None = None,
-    ):
-        self.train_seconds, self.input_seconds = train_seconds, input_seconds
-        self.first_step = first_step_seconds
-        self._last = time.monotonic()
-
-    def start(self) -> None:
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        """Seconds since the last lap or start, added to the total."""
-        seconds = time.monotonic() - self._last
-        self.train_seconds += seconds
-        self.start()
-        return seconds
-
-    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, the time until each is there counted."""
-        while True:
-            begun = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            self.input_seconds += time.monotonic() - begun
-            yield batch
-
-    def measured(self) -> dict[str, Any]:
-        return {
-            "train_seconds": self.train_seconds,
-            "input_seconds": self.input_seconds,
-            "first_step_seconds": self.first_step,
-        }
-
-    def __str__(self) -> str:
-        share = self.input_seconds / max(self.train_seconds, 1e-9)
-        return (
-            f"first step after {self.first_step or 0:.1f} s; {share:.2%} of "
-            f"{show.format_seconds(self.train_seconds)} of training waiting for input"
-        )
 
 
 def fetch(pending: list[Metrics]) -> Metrics:

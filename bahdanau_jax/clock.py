@@ -1,0 +1,56 @@
+"""How long a run trains, and how much of that it waits for its input."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from bahdanau_jax.batches import Batch
+from bahdanau_jax.console import format_seconds
+
+
+class Clock:
+    """Seconds of training without validation and saving, and the share of them spent on waiting for input."""
+
+    def __init__(
+        self,
+        train_seconds: float = 0.0,
+        input_seconds: float = 0.0,
+        first_step_seconds: float | None = None,
+    ):
+        self.train_seconds, self.input_seconds = train_seconds, input_seconds
+        self.first_step = first_step_seconds
+        self._last = time.monotonic()
+
+    def start(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap or start, added to the total."""
+        seconds = time.monotonic() - self._last
+        self.train_seconds += seconds
+        self.start()
+        return seconds
+
+    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, the time until each is there counted."""
+        while True:
+            begun = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.input_seconds += time.monotonic() - begun
+            yield batch
+
+    def measured(self) -> dict[str, Any]:
+        return {
+            "train_seconds": self.train_seconds,
+            "input_seconds": self.input_seconds,
+            "first_step_seconds": self.first_step,
+        }
+
+    def __str__(self) -> str:
+        share = self.input_seconds / max(self.train_seconds, 1e-9)
+        return (
+            f"first step after {self.first_step or 0:.1f} s; {share:.2%} of "
+            f"{format_seconds(self.train_seconds)} of training waiting for input"
+        )
