@@ -8,8 +8,9 @@ Test accuracy 0.8837, mean of seeds 0, 1 and 2 (0.8845, 0.8849, 0.8816; test rea
 end; 25,000 reviews, a run's 95% interval is +- 0.0040). Validation 0.8964, train 0.9452. The notebook
 under Keras 3.15, one run on all 25,000 reviews, measured before this code existed: 0.8788.
 
-2 min 39 s, 2 min 39 s and 3 min 47 s of training on two cores of an AMD EPYC (Zen 5) that other work
-shared; first step 9 to 19 s after the start. Commit 32fb87a, 2026-11-23. `--config.seed=1`, `=2` for the
+2 min 33 s in all on two cores of an AMD EPYC (Zen 5) with empty caches, 1 min 49 s of it training, first
+step after 20 s (seed 0; while other work shared the cores, 2 min 39 s to 3 min 47 s of training). Commits
+32fb87a and 9e263ba, which give the same figures to the last digit, 2026-11-23. `--config.seed=1`, `=2` for the
 other seeds.
 
 Two things are not the notebook's: the learning rate goes down linearly to 0, and gradients are clipped
