@@ -35,7 +35,7 @@ from bahdanau_jax.steps import (
     train_step,
 )
 from bahdanau_jax.text import Vocabulary
-from bahdanau_jax.workdir import open_workdir, read_json, write_json
+from bahdanau_jax.workdir import open_workdir, read_json, write_json, write_text
 
 
 def figures_of(logits: np.ndarray, examples: sources.Examples) -> dict[str, Any]:
@@ -276,9 +276,4 @@ def write_predictions(path: Path, splits: dict[str, tuple[sources.Examples, np.n
             examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True
         )
     ]
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, "".join(line + "\n" for line in lines))

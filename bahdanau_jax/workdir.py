@@ -176,7 +176,7 @@ def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, 
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes the whole file or leaves the old one as it was, also when the machine goes down.
+    """Writes a JSON file as `write_text` does.
 
     A number that is not finite, such as the loss of a run that diverged, is written as null: JSON
     has no NaN.
@@ -184,8 +184,16 @@ def write_json(path: str | Path, value: Any) -> None:
     Raises:
         InputError: the file cannot be written, for example since the disk is full.
     """
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes the whole file or leaves the old one as it was, also when the machine goes down.
+
+    Raises:
+        InputError: the file cannot be written, for example since the disk is full.
+    """
     path = Path(path)
-    text = json.dumps(_finite(value), indent=2, allow_nan=False) + "\n"
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(new, "w", encoding="utf-8") as stream:

@@ -1,6 +1,7 @@
 """What holds for every test: on the CPU unless told otherwise, and no flags left to parse."""
 
 import os
+import shutil
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -9,6 +10,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bahdanau-jax-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import pytest
 from absl import flags
 from hypothesis import settings
 
@@ -17,3 +19,18 @@ flags.FLAGS.mark_as_parsed()  # Grain reads flags and refuses to before they are
 # The first example of a shape compiles, which no deadline foresees.
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A TFDS data folder with the small reviews; not to be changed."""
+    from small_imdb import prepare_small
+
+    return prepare_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture
+def damaged(prepared, tmp_path):
+    """A copy of it that a test may damage."""
+    shutil.copytree(prepared, tmp_path / "tfds")
+    return tmp_path / "tfds"

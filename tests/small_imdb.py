@@ -11,6 +11,12 @@ import numpy as np
 from bahdanau_jax import prepare_imdb
 from bahdanau_jax.sources import Dataset, Examples
 
+# Where TFDS keeps them.
+VERSION = "imdb_reviews/plain_text/1.0.0"
+TRAIN = "imdb_reviews-train.array_record-00000-of-00001"
+TEST = "imdb_reviews-test.array_record-00000-of-00001"
+UNLABELLED = "imdb_reviews-unsupervised.array_record-00000-of-00001"
+
 REVIEWS = 20  # of each class in each split, and unlabelled ones twice as many
 
 

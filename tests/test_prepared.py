@@ -3,28 +3,10 @@ import os
 import shutil
 
 import pytest
-from small_imdb import REVIEWS, prepare_small, small_reviews
+from small_imdb import REVIEWS, TEST, TRAIN, UNLABELLED, VERSION, prepare_small, small_reviews
 
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.sources import load_tfds
-
-VERSION = "imdb_reviews/plain_text/1.0.0"
-TRAIN = "imdb_reviews-train.array_record-00000-of-00001"
-TEST = "imdb_reviews-test.array_record-00000-of-00001"
-UNLABELLED = "imdb_reviews-unsupervised.array_record-00000-of-00001"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A TFDS data folder with the small reviews; not to be changed."""
-    return prepare_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture
-def damaged(prepared, tmp_path):
-    """A copy of it that a test may damage."""
-    shutil.copytree(prepared, tmp_path / "tfds")
-    return tmp_path / "tfds"
 
 
 def cut(name, size):

@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,30 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_imdb import REVIEWS, check_dataset, prepare_small, small_reviews
+from small_imdb import REVIEWS, TEST, VERSION, check_dataset, small_reviews
 
 from bahdanau_jax import prepare_imdb, sources
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.sources import Examples, load_tfds, make_up
 from bahdanau_jax.text import Vocabulary
-
-VERSION = "imdb_reviews/plain_text/1.0.0"
-TRAIN = "imdb_reviews-train.array_record-00000-of-00001"
-TEST = "imdb_reviews-test.array_record-00000-of-00001"
-UNLABELLED = "imdb_reviews-unsupervised.array_record-00000-of-00001"
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A TFDS data folder with the small reviews; not to be changed."""
-    return prepare_small(tmp_path_factory.mktemp("small"))
-
-
-@pytest.fixture
-def damaged(prepared, tmp_path):
-    """A copy of it that a test may damage."""
-    shutil.copytree(prepared, tmp_path / "tfds")
-    return tmp_path / "tfds"
 
 
 def test_reads_what_tfds_prepared(prepared):
