@@ -69,6 +69,11 @@ def additive_attention(
     if mask is not None:
         real = mask[:, :, None]
         projected_keys, values = jnp.where(real, projected_keys, 0), jnp.where(real, values, 0)
+    return _attend(projected_query, projected_keys, values, score_kernel, mask)
+
+
+def _attend(projected_query, projected_keys, values, score_kernel, mask):
+    """`additive_attention`, where what stands at masked positions is finite."""
     # [batch, queries, time, units]
     hidden = jnp.tanh(projected_keys[:, None, :, :] + projected_query[:, :, None, :])
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
@@ -134,23 +139,28 @@ class BahdanauAttention(nnx.Module):
         Raises:
           ValueError: where shapes disagree, naming what was expected and what came.
         """
-        values = keys if values is None else values
-        self._check_shapes(query, keys, values, mask)
-        if mask is not None:
-            # Before the projection, whose weights' gradient would make 0 * NaN of what is masked.
-            keys = jnp.where(mask[:, :, None], keys, 0)
+        self._check_shapes(query, keys, keys if values is None else values, mask)
         dtype = self.dtype or jnp.result_type(query, keys)
         query_kernel, key_kernel, bias, score_kernel = (
             parameter[...].astype(dtype)
             for parameter in (self.query_kernel, self.key_kernel, self.bias, self.score_kernel)
         )
+
+        def clean(x):
+            # Before the projection, whose weights' gradient would make 0 * NaN of what is masked.
+            return (x if mask is None else jnp.where(mask[:, :, None], x, 0)).astype(dtype)
+
+        keys = clean(keys)
+        values = keys if values is None else clean(values)
+        # As one product over batch and time: XLA's gradient of the other form is slower on CPUs.
+        projected_keys = keys.reshape(-1, keys.shape[-1]) @ key_kernel
         queries = query[:, None, :] if query.ndim == 2 else query
-        context, weights = additive_attention(
+        context, weights = _attend(
             queries.astype(dtype) @ query_kernel + bias,
-            keys.astype(dtype) @ key_kernel,
-            values.astype(dtype),
+            projected_keys.reshape(*keys.shape[:2], -1),
+            values,
             score_kernel,
-            mask=mask,
+            mask,
         )
         return (context[:, 0], weights[:, 0]) if query.ndim == 2 else (context, weights)
 

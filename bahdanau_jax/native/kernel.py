@@ -41,7 +41,7 @@ Job = numba.from_dtype(JOB)
 
 tile, tile_transposed = any_tile(False), any_tile(True)
 
-DEPTH = 64  # rows of a panel of weights kept in the first cache while the tiles pass over it
+DEPTH = 128  # rows of a panel of weights kept in the first cache while the tiles pass over it
 
 
 @intrinsic

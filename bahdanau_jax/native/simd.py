@@ -4,6 +4,7 @@ Addresses are plain int64. `vec` is one vector register of LANES float32; it sup
 """
 
 import operator
+from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
@@ -275,19 +276,32 @@ def _tile(rows, transposed):
         b_row = b.add(b0, b.mul(index, b_stride))
         if transposed:
             a_row = b.add(_load(b, _byte_offset(b, table, index, 8), _i64, 8), offset)
-        a = []
-        for r in range(rows):
-            at = (
-                b.add(a_row, ir.Constant(_i64, 4 * r))
-                if transposed
-                else _byte_offset(b, a_rows[r], index, 4)
-            )
-            a.append(_splat(b, _load(b, at, _f32)))
-        new = [None] * len(cells)
-        for v in range(VECTORS):
-            column = _load(b, b.add(b_row, ir.Constant(_i64, int(4 * LANES * v))), _vec_ir)
+
+        def broadcast(r):
+            if transposed:
+                at = b.add(a_row, ir.Constant(_i64, 4 * r))
+            else:
+                at = _byte_offset(b, a_rows[r], index, 4)
+            return _splat(b, _load(b, at, _f32))
+
+        def column(v):
+            return _load(b, b.add(b_row, ir.Constant(_i64, int(4 * LANES * v))), _vec_ir)
+
+        # What LLVM keeps in registers follows the order here. Beside the sums there are 8 left of
+        # AVX-512's 32, so all columns and one broadcast; 4 of AVX2's 16, so the broadcasts and one column.
+        new: list[Any] = [None] * len(cells)
+        if LANES == 16:
+            columns = [column(v) for v in range(VECTORS)]
             for r in range(rows):
-                new[r * VECTORS + v] = _fma(b, a[r], column, sums[r * VECTORS + v])
+                a = broadcast(r)
+                for v in range(VECTORS):
+                    new[r * VECTORS + v] = _fma(b, a, columns[v], sums[r * VECTORS + v])
+        else:
+            broadcasts = [broadcast(r) for r in range(rows)]
+            for v in range(VECTORS):
+                w = column(v)
+                for r in range(rows):
+                    new[r * VECTORS + v] = _fma(b, broadcasts[r], w, sums[r * VECTORS + v])
         following = b.add(index, ir.Constant(_i64, 1))
         b.cbranch(b.icmp_signed("<", following, k), loop, done)
         index.add_incoming(zero, entry)
