@@ -203,6 +203,35 @@ def test_the_kernel_has_the_float64_scans_results_and_gradients(sizes, reverse):
         assert np.linalg.norm(ours - want) <= 1e-5 * (np.linalg.norm(want) + 1e-3)
 
 
+@pytest.mark.parametrize("batch", [1, 7, 40, 150], ids="batch {}".format)
+def test_the_kernel_shares_out_rows_and_directions_without_a_trace(batch):
+    rng = np.random.default_rng(batch)
+    shapes = dict(
+        x=(batch, 6, 20), kernel=(2, 20, 72), recurrent_kernel=(2, 18, 72), bias=(2, 72),
+        h=(2, batch, 18), c=(2, batch, 18), w=(batch, 6, 36),
+    )  # fmt: skip
+    a = {name: rng.normal(size=shape) / 2 for name, shape in shapes.items()}
+    mask = jnp.array(rng.random((batch, 6)) < 0.7)
+    scale = rng.integers(0, 2, (2, batch, 20)) * 2.0
+
+    def gradients(dtype, implementation):
+        def loss(a):
+            outputs, state = bilstm(
+                a["x"], a["kernel"], a["recurrent_kernel"], a["bias"], mask=mask,
+                initial_state=(a["h"], a["c"]), input_scale=jnp.asarray(scale, dtype),
+                implementation=implementation,
+            )  # fmt: skip
+            return jnp.sum(outputs * a["w"]) + jnp.sum(state[0] * state[1])
+
+        arrays = {name: jnp.asarray(x, dtype) for name, x in a.items()}
+        return jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(arrays))
+
+    with jax.enable_x64(True):
+        exact = gradients(np.float64, "scan")
+    for name, got in gradients(np.float32, "native").items():
+        assert np.linalg.norm(got - exact[name]) <= 1e-5 * np.linalg.norm(exact[name]), name
+
+
 @both_implementations
 @pytest.mark.parametrize("chunk_size", [1, 4, 9, 20])
 def test_chunks_that_are_computed_again_change_nothing(chunk_size, implementation):

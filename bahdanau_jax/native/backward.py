@@ -8,10 +8,11 @@ from bahdanau_jax.native.kernel import (
     bahdanau_product,
     bahdanau_product_transposed,
     copy,
+    directions_of,
     job_at,
     load_input,
+    multiply,
     record_start,
-    scale,
     send_for,
     zero,
 )
@@ -71,8 +72,8 @@ def flush(job, d, m, tables, acc, gradient):
         for i in range(m):
             at = acc + i * ROW_BYTES
             if job.scale:
-                scale(at, peek(scale_table + 8 * i) + 4 * p * PANEL, width)
-            if d == 0:
+                multiply(at, at, peek(scale_table + 8 * i) + 4 * p * PANEL, width)
+            if d == 0 or job.d_x_second:
                 copy(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
             else:
                 add(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
@@ -91,8 +92,10 @@ def flush(job, d, m, tables, acc, gradient):
 def bahdanau_backward_part(address, part):
     job = job_at(address)
     T, F, H, HP, D = job.time, job.features, job.hidden, job.padded, job.directions
-    R = peek(job.part_size + 8 * part)
-    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    group = part % job.groups
+    first_direction, end_direction = directions_of(job, part)
+    R = peek(job.group_size + 8 * group)
+    rows = job.rows + 8 * peek(job.group_start + 8 * group)
     M = GATHER + R  # room for the pairs gathered
     x_bytes, h_bytes, g_bytes = 4 * (F + LANES), 4 * HP, 16 * HP + 64
     scratch = allocate(M * (x_bytes + g_bytes + ROW_BYTES + 40) + R * (2 * h_bytes + 8) + 16)
@@ -114,9 +117,10 @@ def bahdanau_backward_part(address, part):
     tables = (x_table, h_table, g_table, d_x_table, scale_table)
     columns, h_columns = (F + PANEL - 1) // PANEL, (H + PANEL - 1) // PANEL
 
-    for d in range(D):
-        record = record_start(job, d, part) + 6 * h_bytes * peek(job.counts + 8 * part)
-        gradient = job.gradients + (part * D + d) * (F + H + 1) * 16 * HP
+    for d in range(first_direction, end_direction):
+        record = record_start(job, d, group) + 6 * h_bytes * peek(job.counts + 8 * group)
+        gradient = job.gradients + (group * D + d) * (F + H + 1) * 16 * HP
+        d_x = job.d_x_second if d == 1 and job.d_x_second else job.d_x
         zero(gradient, (F + H + 1) * 4 * HP)
         for r in range(R):
             start = 4 * H * (d * job.batch + peek(rows + 8 * r))
@@ -129,7 +133,7 @@ def bahdanau_backward_part(address, part):
         m = i64(0)
         for step in range(T - 1, -1, -1):
             t = T - 1 - step if backwards else step
-            n = active_rows(job, part, t, active)
+            n = active_rows(job, group, t, active)
             if n < R and d == 0:
                 for r in range(R):
                     b = peek(rows + 8 * r)
@@ -143,7 +147,7 @@ def bahdanau_backward_part(address, part):
                 b = peek(rows + 8 * r)
                 load_input(job, d, b, t, ahead, x + (m + i) * x_bytes)
                 poke(h_table + 8 * (m + i), record + i * 6 * h_bytes + 5 * h_bytes)
-                poke(d_x_table + 8 * (m + i), job.d_x + 4 * F * (b * T + t))
+                poke(d_x_table + 8 * (m + i), d_x + 4 * F * (b * T + t))
                 poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
                 d_out = job.d_out + 4 * H * ((b * T + t) * D + d)
                 add(d_h + r * h_bytes, d_out, H)

@@ -68,6 +68,7 @@ NEXT, DONE, HOLDERS, X, BIAS, RECORDS, OUT, D_X = (
 )
 JOB_BYTES = np.int64(8 * len(FIELDS))
 EXECUTE = 3
+MANY_ROWS = 32  # rows over which a pass over the weights is well spent
 LINUX = sys.platform.startswith("linux")
 
 
@@ -124,12 +125,12 @@ def pack_transposed(job):
 
 @njit
 def sum_gradients(job):
-    """Adds the parts' gradients in a fixed order, back into the callers' layout."""
+    """Adds the groups' gradients in a fixed order, back into the callers' layout."""
     apart()
     F, H, HP, D = job.features, job.hidden, job.padded, job.directions
     size = (F + H + 1) * 16 * HP
-    for part in range(1, job.parts):
-        add(job.gradients, job.gradients + part * D * size, D * size // 4)
+    for group in range(1, job.groups):
+        add(job.gradients, job.gradients + group * D * size, D * size // 4)
     at = job.gradients
     for d in range(D):
         for j in range(0, HP, LANES):
@@ -147,10 +148,37 @@ def sum_gradients(job):
 
 
 @njit
-def plan(job):
-    """Deals the rows out to the parts, longest first, so that parts have equal work."""
+def sum_inputs(job):
+    """Adds the second direction's gradient of the inputs, where it was kept apart."""
     apart()
-    B, T, P = job.batch, job.time, job.parts
+    F = job.features
+    for n in range(job.batch * job.time):
+        if peek8(job.mask + n):
+            add(job.d_x + 4 * F * n, job.d_x_second + 4 * F * n, F)
+
+
+@njit
+def split(job, threads):
+    """How many groups of rows, and how many parts: see kernel.py."""
+    B, D = job.batch, job.directions
+    weight_bytes = (job.features + job.hidden + 1) * 16 * job.padded
+    # Two a thread even out what else the machine does, but each walks over the weights at every step.
+    groups = threads * (2 if weight_bytes < 1 << 20 else 1)
+    if D == 2 and B < MANY_ROWS * groups:
+        # One direction's weights and more rows for each thread; two threads then write to one d_x.
+        groups = min((groups + 1) // 2, (B + MANY_ROWS - 1) // MANY_ROWS)
+        job.groups = max(1, min(max(groups, (threads + 1) // 2), B // TILE_ROWS))
+        job.parts = 2 * job.groups
+    else:
+        job.groups = max(1, min(groups, (B + TILE_ROWS - 1) // TILE_ROWS))
+        job.parts = job.groups
+
+
+@njit
+def plan(job):
+    """Deals the rows out to the groups, longest first, so that groups have equal work."""
+    apart()
+    B, T, P = job.batch, job.time, job.groups
     lengths = allocate(8 * (B + T + 2))
     firsts = lengths + 8 * B
     for t in range(T + 2):
@@ -166,8 +194,8 @@ def plan(job):
     most = (B + P - 1) // P
     for p in range(P):
         poke(job.counts + 8 * p, 0)
-        poke(job.part_size + 8 * p, 0)
-        poke(job.part_start + 8 * p, p * most)
+        poke(job.group_size + 8 * p, 0)
+        poke(job.group_start + 8 * p, p * most)
     for b in range(B):
         n = peek(lengths + 8 * b)
         rank = atomic_add(firsts + 8 * (T - n), 1)
@@ -176,7 +204,7 @@ def plan(job):
             p = P - 1 - p
         poke(job.rows + 8 * (p * most + rank // P), b)
         atomic_add(job.counts + 8 * p, n)
-        atomic_add(job.part_size + 8 * p, 1)
+        atomic_add(job.group_size + 8 * p, 1)
     free(lengths)
 
 
@@ -293,37 +321,41 @@ def handle(frame):
         peek(count) if api_call(frame, POOL_SIZE, peek(frame + CONTEXT), count, i64(32)) else i64(1)
     )
     free(count)
-    weight_bytes = (F + H + 1) * 16 * HP
-    parts = threads * (
-        2 if weight_bytes < 1 << 20 else 1
-    )  # two each even out what else the machine does
-    P = job.parts = max(1, min(parts, (B + TILE_ROWS - 1) // TILE_ROWS))
+    split(job, threads)
+    P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))
-    job.part_size = job.counts + 8 * P
-    job.part_start = job.part_size + 8 * P
-    job.rows = job.part_start + 8 * P
+    job.group_size = job.counts + 8 * P
+    job.group_start = job.group_size + 8 * P
+    job.rows = job.group_start + 8 * P
     plan(job)
     if job.backward:
+        job.d_x_second = 0
+        if job.parts > job.groups:
+            job.d_x_second = allocate(4 * B * T * F)
+            huge_pages(job.d_x_second, 4 * B * T * F)
         columns = (F + PANEL - 1) // PANEL + (H + PANEL - 1) // PANEL
         job.packed = job.packed_t = allocate(D * columns * 4 * HP * ROW_BYTES)
-        job.gradients = allocate(P * D * weight_bytes)
+        job.gradients = allocate(P * D * (F + H + 1) * 16 * HP)
         pack_transposed(job)
     else:
-        job.packed = allocate(D * weight_bytes)
+        job.packed = allocate(D * (F + H + 1) * 16 * HP)
         job.packed_bias = job.packed + D * (F + H) * 16 * HP
         pack(job)
 
-    helpers = min(threads, P) - 1
+    helpers = min(threads, job.parts) - 1
     job.holders = helpers + 2  # they, the call of work() below, and this function
     for _ in range(helpers):
         if not api_call(frame, POOL_SCHEDULE, peek(frame + CONTEXT), address, i64(40)):
             release(address)
     bahdanau_work(address)
-    while atomic_add(address + DONE, 0) < P:
+    while atomic_add(address + DONE, 0) < job.parts:
         usleep(types.uint32(20))  # a helper is still at its last part
     if job.backward:
         sum_gradients(job)
         free(job.gradients)
+        if job.d_x_second:
+            sum_inputs(job)
+            free(job.d_x_second)
     free(job.packed)
     free(job.counts)
     release(address)

@@ -1,8 +1,9 @@
 """One LSTM layer, forward, as a numba kernel on raw float32 memory; and what backward.py shares with it.
 
-A call is split into parts (sets of batch rows) that any thread may run; `Job` describes it. A part walks
-through time with the rows that are real at that step and no others, so padding costs nothing. Gates of
-LANES hidden units stand together as a panel [i|f|g|o]: one tile of the product gives all the cell needs.
+A call is split into parts that any thread may run; `Job` describes it. A part is a group of batch rows in
+one direction, or in both one after the other. It walks through time with the rows that are real at that
+step and no others, so padding costs nothing. Gates of LANES hidden units stand together as a panel
+[i|f|g|o]: one tile of the product gives all the cell needs.
 """
 
 import numba
@@ -31,11 +32,11 @@ from bahdanau_jax.native.simd import (
     tanh,
 )
 
-FIELDS = """next done holders parts backward
+FIELDS = """next done holders parts groups backward
   batch time features hidden padded directions reverse save
   x mask scale w u  bias h0 c0  records d_out d_h d_c
   out h c  d_x d_w d_u d_bias d_h0 d_c0
-  packed packed_t packed_bias gradients counts part_size part_start rows""".split()
+  packed packed_t packed_bias gradients d_x_second counts group_size group_start rows""".split()
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
 Job = numba.from_dtype(JOB)
 
@@ -83,13 +84,13 @@ def add(to, source, n):
 
 
 @njit
-def scale(to, factor, n):
+def multiply(to, source, factor, n):
     apart()
     whole = n // LANES * LANES
     for k in range(0, whole, LANES):
-        store(to + 4 * k, load(to + 4 * k) * load(factor + 4 * k))
+        store(to + 4 * k, load(source + 4 * k) * load(factor + 4 * k))
     for k in range(whole, n):
-        storef(to + 4 * k, loadf(to + 4 * k) * loadf(factor + 4 * k))
+        storef(to + 4 * k, loadf(source + 4 * k) * loadf(factor + 4 * k))
 
 
 @njit
@@ -145,12 +146,12 @@ def bahdanau_product_transposed(rows, acc, acc_stride, table, b, b_stride, depth
 
 
 @njit
-def active_rows(job, part, t, active):
-    """Writes the part's row numbers that are real at step t, returns how many."""
+def active_rows(job, group, t, active):
+    """Writes the group's row numbers that are real at step t, returns how many."""
     apart()
-    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    rows = job.rows + 8 * peek(job.group_start + 8 * group)
     n = 0
-    for r in range(peek(job.part_size + 8 * part)):
+    for r in range(peek(job.group_size + 8 * group)):
         if peek8(job.mask + peek(rows + 8 * r) * job.time + t):
             poke(active + 8 * n, r)
             n += 1
@@ -162,27 +163,39 @@ def load_input(job, d, batch_row, t, ahead, to):
     """Copies one row of x, scaled as direction d has it; the row of step t + ahead is sent for."""
     apart()
     at = job.x + 4 * job.features * (batch_row * job.time + t)
-    copy(to, at, job.features)
     send_for(at + 4 * job.features * ahead, 4 * job.features)
     if job.scale:
-        scale(to, job.scale + 4 * job.features * (d * job.batch + batch_row), job.features)
+        factor = job.scale + 4 * job.features * (d * job.batch + batch_row)
+        multiply(to, at, factor, job.features)
+    else:
+        copy(to, at, job.features)
 
 
 @njit
-def record_start(job, d, part):
-    """Address of the part's records of direction d: [gates (4), cell before, output before] * padded."""
+def record_start(job, d, group):
+    """Address of the group's records of direction d: [gates (4), cell before, output before] * padded."""
     before = i64(0)
-    for p in range(part):
-        before += peek(job.counts + 8 * p)
+    for g in range(group):
+        before += peek(job.counts + 8 * g)
     return job.records + 24 * job.padded * (d * job.batch * job.time + before)
+
+
+@njit
+def directions_of(job, part):
+    """The first direction of a part, and the one behind its last."""
+    if job.parts == job.groups:
+        return i64(0), job.directions
+    return part // job.groups, part // job.groups + 1
 
 
 @library_function(2)
 def bahdanau_forward_part(address, part):
     job = job_at(address)
     T, F, H, HP, D = job.time, job.features, job.hidden, job.padded, job.directions
-    R = peek(job.part_size + 8 * part)
-    rows = job.rows + 8 * peek(job.part_start + 8 * part)
+    group = part % job.groups
+    first_direction, end_direction = directions_of(job, part)
+    R = peek(job.group_size + 8 * group)
+    rows = job.rows + 8 * peek(job.group_start + 8 * group)
     panel_bytes = (F + H) * ROW_BYTES
     x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
     scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
@@ -197,8 +210,8 @@ def bahdanau_forward_part(address, part):
     for r in range(R):
         poke(x_table + 8 * r, x + r * x_bytes)
 
-    for d in range(D):
-        record = record_start(job, d, part)
+    for d in range(first_direction, end_direction):
+        record = record_start(job, d, group)
         for r in range(R):
             start = 4 * H * (d * job.batch + peek(rows + 8 * r))
             zero(h + r * h_bytes, HP)
@@ -209,7 +222,7 @@ def bahdanau_forward_part(address, part):
         ahead = -1 if backwards else 1
         for step in range(T):
             t = T - 1 - step if backwards else step
-            n = active_rows(job, part, t, active)
+            n = active_rows(job, group, t, active)
             if n < R:
                 for r in range(R):
                     b = peek(rows + 8 * r)
