@@ -1,7 +1,7 @@
 """How long a run trains, and how much of that it waits for its input."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bahdanau_jax.batches import Batch
@@ -31,14 +31,17 @@ class Clock:
         self.start()
         return seconds
 
-    def waiting_for(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, the time until each is there counted."""
+    def waiting_for(
+        self, batches: Iterator[Batch], device_is_busy: Callable[[], bool]
+    ) -> Iterator[Batch]:
+        """The same batches; the time until each is there counts where the device has run out of work."""
         while True:
             begun = time.monotonic()
             batch = next(batches, None)
             if batch is None:
                 return
-            self.input_seconds += time.monotonic() - begun
+            if not device_is_busy():
+                self.input_seconds += time.monotonic() - begun
             yield batch
 
     def measured(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The jitted steps: what they compute, on which devices, and their compilation ahead of time."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -85,8 +86,12 @@ class CompiledAhead:
 
         def compile_for(length: int):
             batch = Batch(row(np.int32, length), row(np.int32), row(np.bool_), row(np.int32))
-            return jitted.lower(abstract, batch).compile()
+            begun = time.monotonic()
+            compiled = jitted.lower(abstract, batch).compile()
+            self._times.append((begun, time.monotonic()))
+            return compiled
 
+        self._times: list[tuple[float, float]] = []
         self._compiled: dict[int, Future] = {n: pool.submit(compile_for, n) for n in lengths}
 
     def __call__(self, state: Any, batch: Batch) -> Any:
@@ -94,6 +99,12 @@ class CompiledAhead:
 
     def __len__(self) -> int:
         return len(self._compiled)
+
+    def compilation_times(self) -> list[tuple[float, float]]:
+        """When each compilation began and ended, by `time.monotonic()`."""
+        for compiled in self._compiled.values():
+            compiled.result()
+        return self._times
 
 
 class Evaluator:
@@ -119,6 +130,10 @@ class Evaluator:
             pool=pool,
             donate=False,
         )
+
+    def compilation_times(self) -> list[tuple[float, float]]:
+        """As CompiledAhead's."""
+        return self._step.compilation_times()
 
     def __call__(self, model_state: nnx.State, ids: Sequence[np.ndarray]) -> np.ndarray:
         """Returns float32 [n, outputs]."""

@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -190,12 +191,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         clock.start()
         if step < total_steps:
             recorder.advance(step)
-        for batch in clock.waiting_for(shard_batches(batches, mesh)):
+        newest: Metrics | None = None  # of the steps handed to the device
+
+        def device_is_busy() -> bool:
+            return not all(x.is_ready() for x in jax.tree.leaves(newest))
+
+        for batch in clock.waiting_for(shard_batches(batches, mesh), device_is_busy):
             with jax.transfer_guard("disallow"):  # nothing may slip back to the host
                 state, metrics = step_fn(state, batch)
             if due is not None:
                 due = record(*due)
             step += 1
+            newest = metrics
             pending.append(metrics)
             if clock.first_step is None:
                 jax.block_until_ready(metrics)
@@ -215,7 +222,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             if save:
                 checkpoints.save(step, state, batches, clock.measured())
                 clock.start()
-        recorder.note(str(clock))
+        compilation = compilation_figures((step_fn, evaluate), started)
+        recorder.note(f"{clock}; {describe_compilation(compilation)}")
 
         # The end: every split as the final model sees it, test among them for the first time.
         test = dataset.read_test()
@@ -238,6 +246,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             **clock.measured(),
             "parameters": show.parameter_count(model),
             "compilations": len(step_fn),
+            **compilation,
             "recurrence": lstm_implementation(config.model.implementation)[0],
             "hardware": environment.hardware(),
             "devices": environment.devices(),
@@ -250,6 +259,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         write_json(workdir / "result.json", result)
         show.show_result(console, result, log=recorder.log)
     return result
+
+
+def compilation_figures(compiled: Sequence[CompiledAhead | Evaluator], started: float) -> dict:
+    """Seconds spent on compiling, or on reading what is kept, and when the last was done."""
+    times = [span for steps in compiled for span in steps.compilation_times()]
+    return {
+        "compilation_seconds": sum(end - begin for begin, end in times),
+        "last_compilation_seconds": max(end for _, end in times) - started,
+    }
+
+
+def describe_compilation(figures: dict) -> str:
+    """The same as words, for the log."""
+    return (
+        f"compiled for {figures['compilation_seconds']:.1f} s, "
+        f"the last one done after {figures['last_compilation_seconds']:.1f} s"
+    )
 
 
 def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
