@@ -1,7 +1,6 @@
 """What a run ran on: processor, devices, versions, commit; for its start and for result.json."""
 
 import collections
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -46,27 +45,6 @@ def commit(folder: str | Path = Path(__file__).parent) -> str | None:
         return None
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return head + ("-dirty" if changed else "")
-
-
-def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed, in one heap; False where the C library is another one.
-
-    XLA allocates a step's arrays anew at every step. Above 32 MB glibc returns each to the system when
-    it is freed, and the next one is cleared and mapped page by page: a third of a training step here.
-    GLIBC_TUNABLES that name one of these settings stand. Call it before JAX starts its threads.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    settings = {  # of <malloc.h>
-        "arena_max": (-8, 1),
-        "mmap_max": (-4, 0),
-        "trim_threshold": (-1, 2**31 - 1),
-        "top_pad": (-2, 2**26),
-    }
-    mallopt = ctypes.CDLL(None).mallopt
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    chosen = [x for name, x in settings.items() if f"glibc.malloc.{name}=" not in tunables]
-    return all(mallopt(option, value) == 1 for option, value in chosen)
 
 
 def use_compilation_cache() -> str:

@@ -98,7 +98,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         show.show_result(console, result, already_finished=True)
         return result
     started = time.monotonic()
-    keeps_memory = environment.keep_freed_memory()
     cache = environment.use_compilation_cache()
     mesh = make_mesh()
     if config.batch_size % mesh.size:
@@ -165,8 +164,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 "run folder": str(workdir),
                 "recurrence": " (".join(lstm_implementation(config.model.implementation)) + ")",
                 "batches": describe_batches(lengths["train"], config),
-                "allocation": (os.environ.get("GLIBC_TUNABLES") or "as the system has it")
-                + (", freed memory is kept" if keeps_memory else ""),
+                "allocation": os.environ.get("GLIBC_TUNABLES") or "as the system has it",
                 "compilation": f"{len(step_fn)} batch lengths, kept in {cache}",
             },
             data_figures={

@@ -11,7 +11,7 @@ from absl import flags
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bahdanau_jax import AttentionClassifier, BiLSTM, environment
+from bahdanau_jax import AttentionClassifier, BiLSTM
 from bahdanau_jax.batches import Batch, plan_by_length, plan_epoch
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.steps import (
@@ -23,7 +23,6 @@ from bahdanau_jax.steps import (
 )
 from experiments.benchmark_network import Sizes
 
-environment.keep_freed_memory()  # as a run does
 if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
