@@ -205,13 +205,11 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         name: what for name, what in RUN_FILES.items()
         if name == "result.json" or (folder / name).exists()
     }  # fmt: skip
-    pairs = {
-        "time": took,
-        "steps": f"{result['steps']:,} in {_number(result.get('epochs'), 'g')} epochs, "
-        f"seed {result['seed']}",
-        "parameters": f"{result['parameters']:,}",
-        "run folder": str(folder),
-    }
+    pairs = {"time": took}
+    if result["steps"] is not None:  # None for what is not trained in steps, as a baseline
+        epochs = _number(result.get("epochs"), "g")
+        pairs["steps"] = f"{result['steps']:,} in {epochs} epochs, seed {result['seed']}"
+    pairs |= {"parameters": f"{result['parameters']:,}", "run folder": str(folder)}
     return [table, _pairs(pairs), _pairs(where, indent="  ")]
 
 

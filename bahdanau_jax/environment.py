@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -29,7 +30,7 @@ def devices() -> list[str]:
     return [f"{count} x {kind}" for kind, count in kinds.items()]
 
 
-def peak_memory() -> dict[str, int | None]:
+def peak_memory() -> dict[str, Any]:
     """The most memory this process has held so far, in bytes; None where it cannot be told.
 
     `peak_memory_bytes` is resident memory, `peak_device_memory_bytes` that of the fullest accelerator.
