@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bahdanau_jax.environment import hardware
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.text import FIRST_WORD, UNKNOWN
 
 PLAIN_WIDTH = 100  # columns of a table that goes to a file or a pipe
@@ -154,16 +155,6 @@ def show_start(
     _show(console, log, _pairs(pairs), table, layer_table(model))
 
 
-def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share: `(0.808, 0.943)` for 0.89 of 100, rounded."""
-    if n == 0:
-        return 0.0, 1.0
-    z = 1.959964
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def show_result(
     console: Console,
     result: Mapping[str, Any],
@@ -203,7 +194,7 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         interval = ""
         # The model has seen the training split: an interval would claim what it cannot.
         if split != "train" and accuracy is not None and math.isfinite(accuracy):
-            interval = "{:.4f} to {:.4f}".format(*wilson_interval(accuracy, n))
+            interval = "{:.4f} to {:.4f}".format(*_interval(accuracy, n))
         label = f"test: {result['test_description']}" if split == "test" else split
         loss = _number(figures["loss"], ".4f")
         table.add_row(label, _number(n, ",d"), loss, _number(accuracy, ".4f"), interval)
@@ -214,14 +205,17 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
         name: what for name, what in RUN_FILES.items()
         if name == "result.json" or (folder / name).exists()
     }  # fmt: skip
-    pairs = {
-        "time": took,
-        "steps": f"{result['steps']:,} in {_number(result.get('epochs'), 'g')} epochs, "
-        f"seed {result['seed']}",
-        "parameters": f"{result['parameters']:,}",
-        "run folder": str(folder),
-    }
+    pairs = {"time": took}
+    if result["steps"] is not None:  # None for what is not trained in steps, as a baseline
+        epochs = _number(result.get("epochs"), "g")
+        pairs["steps"] = f"{result['steps']:,} in {epochs} epochs, seed {result['seed']}"
+    pairs |= {"parameters": f"{result['parameters']:,}", "run folder": str(folder)}
     return [table, _pairs(pairs), _pairs(where, indent="  ")]
+
+
+def _interval(accuracy: float, n: int) -> tuple[float, float]:
+    """The interval that the predictions give: only how many are right matters to it."""
+    return bootstrap_interval(np.arange(n) < round(accuracy * n))
 
 
 def plain_text(renderable: RenderableType) -> str:

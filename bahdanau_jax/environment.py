@@ -4,8 +4,11 @@ import collections
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -25,6 +28,22 @@ def devices() -> list[str]:
     """JAX's devices, counted by kind: `["1 x NVIDIA H200"]`."""
     kinds = collections.Counter(device.device_kind for device in jax.devices())
     return [f"{count} x {kind}" for kind, count in kinds.items()]
+
+
+def peak_memory() -> dict[str, Any]:
+    """The most memory this process has held so far, in bytes; None where it cannot be told.
+
+    `peak_memory_bytes` is resident memory, `peak_device_memory_bytes` that of the fullest accelerator.
+
+    >>> peak_memory()                                                    # doctest: +SKIP
+    {'peak_memory_bytes': 1610612736, 'peak_device_memory_bytes': None}
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    on_devices = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
+    return {
+        "peak_memory_bytes": _peak_resident(),
+        "peak_device_memory_bytes": max(on_devices, default=None),
+    }
 
 
 def versions() -> dict[str, str | None]:
@@ -79,6 +98,16 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _peak_resident() -> int:
+    # Not ru_maxrss where there is a choice: Linux lets a child inherit its parent's.
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _version(package: str) -> str | None:

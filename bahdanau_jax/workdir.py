@@ -125,7 +125,12 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         PosixPath('runs/imdb')
     """
     validate_config(config)
-    wanted = flatten(config)
+    return claim_workdir(workdir, config.to_dict())
+
+
+def claim_workdir(workdir: str | Path, settings: dict[str, Any]) -> Path:
+    """`open_workdir` for settings of any kind: what they hold is not checked."""
+    wanted = flatten(settings)
     folder = Path(workdir).expanduser()
     file = folder / "config.json"
     try:
@@ -143,7 +148,7 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
                 f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty"
                 " folder or one that holds a run"
             )
-        write_json(file, config.to_dict())
+        write_json(file, settings)
         return folder
     found = read_json(file)
     if not isinstance(found, dict):
@@ -155,7 +160,7 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
         if _show(found, name) != _show(wanted, name)
     ]
     if differences and not set(names) - _BEFORE_TRAINING:
-        write_json(file, config.to_dict())
+        write_json(file, settings)
     elif differences:
         raise InputError(
             f"run folder {folder} holds a run of another config; the fields differ: "

@@ -111,6 +111,20 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     return config, Path(workdir)
 
 
+def refuse_other_flags(argv: Sequence[str], known: Sequence[str]) -> None:
+    """Raises flags.Error for a flag that is not about the config; `known` are named as those there are.
+
+    For commands that have flags of their own, which are no longer in `argv`, and leave the rest to `parse`.
+    """
+    for argument in argv[1:]:
+        if re.match(r"--?(?!(no)?config\b)[a-z]", argument):
+            name = argument.lstrip("-").split("=")[0]
+            everything = ["config", *known]
+            raise flags.Error(
+                f"unknown flag --{name}; " + _suggest(_nearest(name, everything), everything, "--")
+            )
+
+
 def _take_config(argv: list[str]) -> tuple[str, list[str]]:
     """Takes --config=FILE or --config FILE out of the command line."""
     paths, rest = [], argv[:1]

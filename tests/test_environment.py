@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+import numpy as np
 import pytest
 
 from bahdanau_jax import environment
@@ -58,3 +59,11 @@ def test_hardware_and_devices_are_named():
     found = environment.hardware()
     assert found["cpu"] and int(found["cores"]) >= 1
     assert all(" x " in device for device in environment.devices())
+
+
+def test_peak_memory_never_falls_and_sees_what_was_held():
+    before = environment.peak_memory()["peak_memory_bytes"]
+    assert len(np.ones(before, np.uint8)) == before  # as much again, at once let go of
+    after = environment.peak_memory()["peak_memory_bytes"]
+    assert after > 1.5 * before
+    assert environment.peak_memory()["peak_memory_bytes"] >= after

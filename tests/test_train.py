@@ -13,6 +13,7 @@ from bahdanau_jax import sources, train
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.recorder import Recorder
+from bahdanau_jax.significance import bootstrap_interval
 from experiments import imdb_tiny
 
 
@@ -83,6 +84,7 @@ def test_the_figures_are_those_of_the_predictions(finished):
         p = np.array([row["probabilities"] for row in rows])
         got = result["splits"][split]
         assert got["accuracy"] == pytest.approx(accuracy_score(labels, p.argmax(1)))
+        assert got["interval"] == list(bootstrap_interval(p.argmax(1) == labels))
         assert got["loss"] == pytest.approx(log_loss(labels, p / p.sum(1, keepdims=True)), rel=1e-4)
 
 

@@ -1,0 +1,84 @@
+"""predictions.jsonl: what a finished run made of each validation and test review."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.objective import probabilities
+from bahdanau_jax.sources import Examples
+from bahdanau_jax.workdir import write_text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """The predictions of one split, in the file's order.
+
+    Attributes:
+        ids: n names, as `Examples.ids`.
+        labels: int32 [n], the true ones.
+        probabilities: float32 [n, classes].
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [n]: whether the likeliest class is the true one."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+
+def write_predictions(path: Path, splits: dict[str, tuple[Examples, np.ndarray]]) -> None:
+    """One JSON line per review: split, id, label and the probability of each class.
+
+    Args:
+        path: the file.
+        splits: by name, the examples and their logits [n, outputs] (one output: a sigmoid's).
+    """
+    lines = [
+        json.dumps({"split": split, "id": name, "label": int(label), "probabilities": p.tolist()})
+        for split, (examples, logits) in splits.items()
+        for name, label, p in zip(
+            examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True
+        )
+    ]
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
+    """The predictions of a finished run.
+
+    Raises:
+        InputError: the folder has no predictions.jsonl, it is damaged, or nothing in it is of `split`.
+    """
+    path = Path(workdir) / "predictions.jsonl"
+    ids, labels, rows = [], [], []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    record = json.loads(line)
+                    if record["split"] == split:
+                        ids.append(str(record["id"]))
+                        labels.append(int(record["label"]))
+                        rows.append([float(p) for p in record["probabilities"]])
+                        if not rows[-1] or len(rows[-1]) != len(rows[0]):
+                            raise ValueError(f"{len(rows[-1])} probabilities")
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"{path}: line {number} is {line[:40]!r}; expected split, id, label and "
+                        f"probabilities ({type(error).__name__}: {error})"
+                    ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if not ids:
+        raise InputError(f"{path} holds no prediction of the split {split}")
+    return Predictions(ids, np.array(labels, np.int32), np.array(rows, np.float32))

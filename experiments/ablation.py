@@ -1,0 +1,22 @@
+r"""What each ingredient of a config buys: variants of it, each with one ingredient left out or exchanged.
+
+    python -m experiments.sweep --configs=experiments/imdb_tiny.py --ablation --seeds=0,1,2 \
+        --out=runs/ablation
+
+A variant has a name, which becomes a part of its runs' folders, and the fields of the config that it sets.
+Another config's variants are one more line of VARIANTS.
+"""
+
+from typing import Any
+
+IMDB_TINY: dict[str, dict[str, Any]] = {
+    "no-dropout": {"model.dropout": 0.0, "model.head_dropout": 0.0},
+    "one-layer": {"model.num_layers": 1},
+    "no-schedule": {"optimizer.schedule": "constant"},
+    "no-clipping": {"optimizer.clip_norm": 0.0},
+}
+
+# The config file's name without .py: its variants.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "imdb_tiny": IMDB_TINY,
+}

@@ -1,0 +1,215 @@
+"""The table of a sweep: a row for each config and variant, over its seeds, as CSV and as Markdown."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bahdanau_jax.console import format_seconds
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.predictions import Predictions, read_predictions
+from bahdanau_jax.significance import bootstrap_interval, mcnemar, spread
+from bahdanau_jax.workdir import read_json, write_text
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """What the table needs of a finished run's folder; memory in bytes."""
+
+    validation: float
+    test: float
+    seconds: float
+    parameters: int
+    memory: int | None  # None: the run was made before this was recorded
+    device_memory: int | None  # None: no accelerator
+    predictions: Predictions  # of test
+    made: str  # on which machine, from which commit, when
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table; None is what cannot be told. Its fields are the CSV's columns."""
+
+    config: str
+    variant: str = ""
+    seeds: int = 0  # finished ones
+    validation_mean: float | None = None  # accuracies
+    validation_sd: float | None = None
+    test_mean: float | None = None
+    test_sd: float | None = None
+    test_low: float | None = None  # the 95% bootstrap interval of test_mean over reviews
+    test_high: float | None = None
+    minus_baseline: float | None = None
+    mcnemar_p: float | None = None  # against the baseline; the largest of the seeds
+    wall_clock_seconds: float | None = None  # mean
+    parameters: int | None = None
+    peak_memory_bytes: int | None = None  # the largest of the seeds
+    peak_device_memory_bytes: int | None = None
+    remarks: str = ""
+    made: str = ""  # on which machine, from which commit, when; several where the seeds differ
+
+
+def read_finished(workdir: str | Path) -> Finished:
+    """Reads a folder that a run or the baseline has finished.
+
+    Raises:
+      InputError: it has not, or a file in it is damaged.
+    """
+    file = Path(workdir) / "result.json"
+    result = read_json(file)
+    try:
+        return Finished(
+            validation=float(result["splits"]["validation"]["accuracy"]),
+            test=float(result["splits"]["test"]["accuracy"]),
+            seconds=float(result["wall_clock_seconds"]),
+            parameters=int(result["parameters"]),
+            memory=result.get("peak_memory_bytes"),
+            device_memory=result.get("peak_device_memory_bytes"),
+            predictions=read_predictions(workdir),
+            made="{cpu}, {cores} cores".format(**result["hardware"])
+            + f", commit {str(result['commit'])[:7]}, {result['date'][:10]}",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is damaged ({type(error).__name__}: {error})") from error
+
+
+def same_reviews(first: Predictions, second: Predictions) -> bool:
+    """Whether two runs were tested on the same reviews, in the same order."""
+    return first.ids == second.ids and np.array_equal(first.labels, second.labels)
+
+
+def make_row(
+    config: str,
+    variant: str,
+    runs: Mapping[int, Finished | str],
+    baseline: Finished | None = None,
+) -> Row:
+    """Sums up one config's runs.
+
+    Args:
+      config, variant: their names.
+      runs: by seed, the finished run, or what is to be said of one that is not.
+      baseline: what each seed is compared with.
+    """
+    remarks = [f"seed {seed} {why}" for seed, why in runs.items() if isinstance(why, str)]
+    finished = {seed: run for seed, run in runs.items() if isinstance(run, Finished)}
+    if not finished:
+        return Row(config, variant, remarks="; ".join(remarks))
+    several = list(finished.values())
+    validation_mean, validation_sd = spread([run.validation for run in several])
+    test_mean, test_sd = spread([run.test for run in several])
+    # Made-up reviews are other ones for another seed: then all of them are drawn from.
+    same = all(same_reviews(run.predictions, several[0].predictions) for run in several)
+    low, high = bootstrap_interval(
+        (np.stack if same else np.concatenate)([run.predictions.correct for run in several])
+    )
+    p_values = []
+    for seed, run in finished.items():
+        if baseline is None:
+            continue
+        if same_reviews(run.predictions, baseline.predictions):
+            p_values.append(mcnemar(run.predictions.correct, baseline.predictions.correct).p_value)
+        else:
+            remarks.append(f"seed {seed} was tested on other reviews than the baseline")
+    compared = baseline is not None and len(p_values) == len(several)
+    return Row(
+        config,
+        variant,
+        seeds=len(several),
+        validation_mean=validation_mean,
+        validation_sd=validation_sd,
+        test_mean=test_mean,
+        test_sd=test_sd,
+        test_low=low,
+        test_high=high,
+        minus_baseline=test_mean - baseline.test if baseline and compared else None,
+        mcnemar_p=max(p_values) if compared else None,
+        wall_clock_seconds=float(np.mean([run.seconds for run in several])),
+        parameters=several[0].parameters,
+        peak_memory_bytes=_largest(run.memory for run in several),
+        peak_device_memory_bytes=_largest(run.device_memory for run in several),
+        remarks="; ".join(remarks),
+        made="; ".join(dict.fromkeys(run.made for run in several)),
+    )
+
+
+def _largest(values) -> int | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All fields, every digit; empty where there is nothing to tell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Row)])
+    writer.writerows(dataclasses.astuple(row) for row in rows)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row], *, about: str = "") -> str:
+    """The table to read, without the columns in which no row has anything to tell.
+
+    Args:
+      rows: the lines.
+      about: what is said above the table: how it was made.
+    """
+    lines = [_cells(row) for row in rows]
+    names = [name for name in lines[0] if any(line[name] for line in lines)]
+    left = ("config", "variant", "remarks")
+    table = [names, [":--" if name in left else "--:" for name in names]]
+    table += [[line[name] or "-" for name in names] for line in lines]
+    note = (
+        "Accuracies are means over seeds, with their standard deviation. The interval is that of the mean, "
+        "at 95%, by bootstrap over test reviews; it says nothing about other seeds."
+    )
+    if "McNemar p" in names:
+        note += " McNemar's exact test is against the baseline, the first row: the largest p of the seeds."
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    made = [each for row in rows for each in row.made.split("; ") if each]
+    if made:
+        note += " Made on: " + "; ".join(dict.fromkeys(made)) + "."
+    return "\n\n".join(part for part in (about, text, note) if part) + "\n"
+
+
+def _cells(row: Row) -> dict[str, str]:
+    """What the Markdown shows of a row, by column."""
+    interval = "" if row.test_low is None else f"{row.test_low:.4f} to {row.test_high:.4f}"
+    p = row.mcnemar_p
+    return {
+        "config": row.config,
+        "variant": row.variant,
+        "seeds": str(row.seeds),
+        "validation": _with_sd(row.validation_mean, row.validation_sd),
+        "test": _with_sd(row.test_mean, row.test_sd),
+        "95% interval": interval,
+        "minus baseline": "" if row.minus_baseline is None else f"{row.minus_baseline:+.4f}",
+        "McNemar p": "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001",
+        "wall-clock": ""
+        if row.wall_clock_seconds is None
+        else format_seconds(row.wall_clock_seconds),
+        "parameters": "" if row.parameters is None else f"{row.parameters:,}",
+        "peak memory": _gigabytes(row.peak_memory_bytes),
+        "on the device": _gigabytes(row.peak_device_memory_bytes),
+        "remarks": " ".join(row.remarks.split()).replace("|", "\\|"),
+    }
+
+
+def _with_sd(mean: float | None, sd: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def _gigabytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 1e9:.2f} GB"
+
+
+def write_tables(folder: Path, rows: Sequence[Row], *, about: str) -> None:
+    """Writes sweep.csv and sweep.md; InputError when they cannot be written."""
+    write_text(folder / "sweep.csv", to_csv(rows))
+    write_text(folder / "sweep.md", to_markdown(rows, about=about))
