@@ -88,24 +88,24 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
       InputError: for what a user can mend, in one line.
       DataNotFound: where the data set is neither prepared nor reachable.
     """
-    workdir = open_workdir(workdir, config)
-    console = show.make_console()
-    if (workdir / "result.json").exists():
-        result = read_json(workdir / "result.json")
-        if isinstance(result, dict):  # else it is damaged, which show_result says
-            result["workdir"] = str(workdir)  # the folder may have been moved
-        show.show_result(console, result, already_finished=True)
-        return result
-    started = time.monotonic()
-    cache = environment.use_compilation_cache()
-    mesh = make_mesh()
-    if config.batch_size % mesh.size:
-        raise InputError(
-            f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
-        )
-    dataset = read_dataset(config.data, config.seed)
-
     with contextlib.ExitStack() as opened:
+        workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
+        console = show.make_console()
+        if (workdir / "result.json").exists():
+            result = read_json(workdir / "result.json")
+            if isinstance(result, dict):  # else it is damaged, which show_result says
+                result["workdir"] = str(workdir)  # the folder may have been moved
+            show.show_result(console, result, already_finished=True)
+            return result
+        started = time.monotonic()
+        cache = environment.use_compilation_cache()
+        mesh = make_mesh()
+        if config.batch_size % mesh.size:
+            raise InputError(
+                f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
+            )
+        dataset = read_dataset(config.data, config.seed)
+
         # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
         pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
         opened.callback(pool.shutdown, cancel_futures=True)

@@ -154,12 +154,13 @@ def test_a_config_file_that_is_no_config(source, expected, capsys, tmp_path):
 def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
     tiny = ["--config=experiments/imdb_tiny.py", f"--workdir={tmp_path}"]
     config, workdir = run.parse(["run", *tiny])
-    bahdanau_jax.train.open_workdir(workdir, config)
+    with bahdanau_jax.train.open_workdir(workdir, config):
+        pass
     (tmp_path / "metrics.jsonl").touch()
     before = (tmp_path / "config.json").read_bytes()
     line = refused(capsys, *tiny, "--config.batch_size=49")
     assert "batch_size: 50 in the folder, 49 asked for" in line
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "config.json", "metrics.jsonl"}
     assert (tmp_path / "config.json").read_bytes() == before
 
 
