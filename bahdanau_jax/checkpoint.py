@@ -58,7 +58,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(
-        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, float]
+        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, Any]
     ) -> None:
         """Starts to save; the device arrays have been copied when this returns, the files come later.
 
@@ -66,7 +66,7 @@ class Checkpoints:
           step: optimizer steps done.
           state: NNX state.
           iterator: the training batches' iterator; its position is saved.
-          measured: what has been measured since the last figures were written.
+          measured: what was measured that no file holds yet, as JSON can hold it.
         """
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(nnx.to_pure_dict(state)),
@@ -81,7 +81,7 @@ class Checkpoints:
 
     def restore_latest(
         self, state: Any, iterator: grain.DatasetIterator
-    ) -> tuple[int, Any, dict[str, float]] | None:
+    ) -> tuple[int, Any, dict[str, Any]] | None:
         """Restores the newest checkpoint; None where there is none.
 
         Args:

@@ -34,6 +34,7 @@ from bahdanau_jax.steps import (
     shard_batches,
     train_step,
 )
+from bahdanau_jax.stop import Stopped, StopSignals
 from bahdanau_jax.text import Vocabulary
 from bahdanau_jax.workdir import open_workdir, read_json, write_json, write_text
 
@@ -87,9 +88,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     Raises:
       InputError: for what a user can mend, in one line.
       DataNotFound: where the data set is neither prepared nor reachable.
+      Stopped: by SIGTERM or SIGINT; what was done is saved and the same call goes on from there.
     """
     with contextlib.ExitStack() as opened:
         workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
+        stop = opened.enter_context(StopSignals())
         console = show.make_console()
         if (workdir / "result.json").exists():
             result = read_json(workdir / "result.json")
@@ -107,8 +110,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         dataset = read_dataset(config.data, config.seed)
 
         # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
-        pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
-        opened.callback(pool.shutdown, cancel_futures=True)
+        pool = ThreadPoolExecutor(max_workers=1)
+        opened.callback(pool.shutdown, wait=False, cancel_futures=True)
         model = make_model(config, len(dataset.label_names))
         epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
         total_steps = epoch_steps * config.epochs
@@ -145,10 +148,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         # From here on, as far as the newest checkpoint got.
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         step, clock = 0, Clock()
+        pending: list[Metrics] = []  # of the steps since the last figures
         restored = checkpoints.restore_latest(state, batches)
         if restored is not None:
             step, state, measured = restored
             try:
+                pending = [Metrics(*sums) for sums in measured.pop("pending", ())]
                 clock = Clock(**measured)
             except TypeError as error:
                 raise InputError(f"{workdir}/checkpoints/{step} does not fit: {error}") from error
@@ -183,12 +188,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             rate = float(sums.count) / clock.lap()
             recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
 
-        pending: list[Metrics] = []
         due = None  # figures to fetch while the device is at the step after them
         clock.start()
         if step < total_steps:
             recorder.advance(step)
-        for batch in clock.waiting_for(shard_batches(batches, mesh)):
+        for batch in stop.each_finished(clock.waiting_for(shard_batches(batches, mesh))):
             with jax.transfer_guard("disallow"):  # nothing may slip back to the host
                 state, metrics = step_fn(state, batch)
             if due is not None:
@@ -199,20 +203,30 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 jax.block_until_ready(metrics)
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
-            save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            due_save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            stopping = stop.asked
             recorder.advance(step)
-            if save or step % config.log_every_steps == 0:
+            if due_save or step % config.log_every_steps == 0:
                 due, pending = (step, epoch, pending), []
-            if save and due is not None:  # what is measured must stand before the checkpoint does
-                due = record(*due)
+            if (due_save or stopping) and due is not None:
+                due = record(*due)  # what is measured must stand before the checkpoint does
             if end_of_epoch:
                 begun = time.monotonic()
                 figures = figures_of(evaluate(state[0], ids["validation"]), dataset.validation)
                 seconds = time.monotonic() - begun
                 recorder.epoch(step, epoch=epoch, split="validation", seconds=seconds, **figures)
-            if save:
-                checkpoints.save(step, state, batches, clock.measured())
+            if due_save or stopping:
+                measured = clock.measured()
+                if (
+                    pending
+                ):  # stopped between two figures: the run that goes on completes the second
+                    sums = [[float(x) for x in metrics] for metrics in jax.device_get(pending)]
+                    measured |= {"pending": sums, "lap_seconds": clock.lap_so_far()}
+                checkpoints.save(step, state, batches, measured)
                 clock.start()
+            if stopping:
+                checkpoints.wait()
+                raise Stopped(f"stopped by {stopping} after step {step} of {total_steps}")
         recorder.note(str(clock))
 
         # The end: every split as the final model sees it, test among them for the first time.
@@ -263,8 +277,8 @@ def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
 
 def fetch(pending: list[Metrics]) -> Metrics:
     """Adds up what several steps measured."""
-    fetched = jax.device_get(pending)
-    return Metrics(*(float(np.sum(sums, dtype=np.float64)) for sums in zip(*fetched, strict=True)))
+    fetched = np.array(jax.device_get(pending), np.float64)  # [steps, 3]
+    return Metrics(*map(float, fetched.sum(axis=0)))
 
 
 def write_predictions(path: Path, splits: dict[str, tuple[sources.Examples, np.ndarray]]) -> None:

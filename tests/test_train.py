@@ -1,7 +1,9 @@
 """End to end: the shipped config, shrunk, trains, is killed, goes on to the same bits, and finishes."""
 
 import json
+import os
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from bahdanau_jax import sources, train
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.recorder import Recorder
+from bahdanau_jax.stop import Stopped
+from bahdanau_jax.workdir import read_json
 from experiments import imdb_tiny
 
 
@@ -139,17 +143,65 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
         patch.setattr(Recorder, "advance", killing)
         with pytest.raises(Killed):
             train.train_and_evaluate(small_config(), tmp_path / "run")
-    result = train.train_and_evaluate(small_config(), tmp_path / "run")
-    workdir, undisturbed = finished
-    assert result["splits"] == undisturbed["splits"]
-    assert figures(tmp_path / "run") == figures(workdir)
+    train.train_and_evaluate(small_config(), tmp_path / "run")
+    check_same(tmp_path / "run", finished[0])
+
+
+def check_same(run, undisturbed):
+    """The same bits, but for what a clock measured."""
+    assert (
+        read_json(run / "result.json")["splits"]
+        == (read_json(undisturbed / "result.json")["splits"])
+    )
+    assert figures(run) == figures(undisturbed)
     for name in ("predictions.jsonl", "vocabulary.json", "config.json"):
-        assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
-    ours, theirs = parameters(tmp_path / "run"), parameters(workdir)
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    ours, theirs = parameters(run), parameters(undisturbed)
     for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(got.dtype, jax.dtypes.prng_key):
             got, want = jax.random.key_data(got), jax.random.key_data(want)
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    "number, last_step",
+    [(signal.SIGTERM, 2), (signal.SIGINT, 4), (signal.SIGTERM, 5), (signal.SIGTERM, 6)],
+)
+def test_a_signal_finishes_the_step_and_saves_it(
+    finished, tmp_path, monkeypatch, number, last_step
+):
+    """In between figures, at a figure, at a checkpoint, at an epoch's end and at the end."""
+    advance, signals = Recorder.advance, []
+
+    def signalled(self, step):
+        if step == last_step - 1 and step not in signals:  # arrives before the next step is done
+            signals.append(step)
+            os.kill(os.getpid(), number)
+        advance(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "advance", signalled)
+        with pytest.raises(Stopped, match=f"by {number.name} after step {last_step} of 12"):
+            train.train_and_evaluate(small_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / str(last_step)).is_dir()
+    assert max(line["step"] for line in figures(tmp_path / "run") or [{"step": 0}]) <= last_step
+    train.train_and_evaluate(small_config(), tmp_path / "run")
+    check_same(tmp_path / "run", finished[0])
+
+
+def test_sigint_twice_stops_at_once(tmp_path, monkeypatch):
+    def signalled(self, step):
+        if step:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("went on")
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Recorder, "advance", signalled)
+    with pytest.raises(KeyboardInterrupt) as error:
+        train.train_and_evaluate(small_config(), tmp_path / "run")
+    assert not isinstance(error.value, Stopped)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def copy_without_result(workdir, to):
