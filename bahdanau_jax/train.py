@@ -16,7 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
-from bahdanau_jax import environment, sources
+from bahdanau_jax import digests, environment, sources
 from bahdanau_jax.batches import padding_share, plan_epoch, steps_per_epoch, train_batches
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
@@ -127,6 +127,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
         # Data: text, then ids, then batches.
         vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
+        checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
+        begun = bool(checkpoints.steps())
+        digests.keep_or_compare(
+            workdir / "data.json", digests.of_data(dataset, vocabulary), begun=begun
+        )
         vocabulary.save(workdir / "vocabulary.json")
         whole = {
             "train": vocabulary.encode_all(dataset.train.texts),
@@ -146,7 +151,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         )
 
         # From here on, as far as the newest checkpoint got.
-        checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         step, clock = 0, Clock()
         pending: list[Metrics] = []  # of the steps since the last figures
         restored = checkpoints.restore_latest(state, batches)
@@ -180,6 +184,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             model=model,
             log=recorder.log,
         )
+        for notice in checkpoints.notices:
+            recorder.note(f"warning: {notice}")
         if step:
             recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 

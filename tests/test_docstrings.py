@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["attention", "batches", "classifier", "lstm", "objective", "recurrence"],
+    ["attention", "batches", "classifier", "digests", "lstm", "objective", "recurrence"],
 )
 def test_examples_give_what_they_say(module):
     results = doctest.testmod(importlib.import_module(f"bahdanau_jax.{module}"))
