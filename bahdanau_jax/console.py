@@ -23,6 +23,7 @@ RUN_FILES = {
     "checkpoints": "weights, optimizer, data position",
     "vocabulary.json": "words and ids",
     "config.json": "the settings of this run",
+    "data.json": "digests of the data it is trained on",
     "metrics.jsonl": "every figure, one JSON object a line",
     "tensorboard": "the same for tensorboard --logdir",
     "train.log": "what was printed, with times",

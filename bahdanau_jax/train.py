@@ -16,7 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
-from bahdanau_jax import environment, sources
+from bahdanau_jax import digests, environment, sources
 from bahdanau_jax.batches import padding_share, plan_epoch, steps_per_epoch, train_batches
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
@@ -36,6 +36,7 @@ from bahdanau_jax.steps import (
     shard_batches,
     train_step,
 )
+from bahdanau_jax.stop import Stopped, StopSignals
 from bahdanau_jax.text import Vocabulary
 from bahdanau_jax.workdir import open_workdir, read_json, write_json
 
@@ -95,28 +96,30 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     Raises:
       InputError: for what a user can mend, in one line.
       DataNotFound: where the data set is neither prepared nor reachable.
+      Stopped: by SIGTERM or SIGINT; what was done is saved and the same call goes on from there.
     """
-    workdir = open_workdir(workdir, config)
-    console = show.make_console()
-    if (workdir / "result.json").exists():
-        result = read_json(workdir / "result.json")
-        if isinstance(result, dict):  # else it is damaged, which show_result says
-            result["workdir"] = str(workdir)  # the folder may have been moved
-        show.show_result(console, result, already_finished=True)
-        return result
-    started = time.monotonic()
-    cache = environment.use_compilation_cache()
-    mesh = make_mesh()
-    if config.batch_size % mesh.size:
-        raise InputError(
-            f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
-        )
-    dataset = read_dataset(config.data, config.seed)
-
     with contextlib.ExitStack() as opened:
+        workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
+        stop = opened.enter_context(StopSignals())
+        console = show.make_console()
+        if (workdir / "result.json").exists():
+            result = read_json(workdir / "result.json")
+            if isinstance(result, dict):  # else it is damaged, which show_result says
+                result["workdir"] = str(workdir)  # the folder may have been moved
+            show.show_result(console, result, already_finished=True)
+            return result
+        started = time.monotonic()
+        cache = environment.use_compilation_cache()
+        mesh = make_mesh()
+        if config.batch_size % mesh.size:
+            raise InputError(
+                f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
+            )
+        dataset = read_dataset(config.data, config.seed)
+
         # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
-        pool = opened.enter_context(ThreadPoolExecutor(max_workers=1))
-        opened.callback(pool.shutdown, cancel_futures=True)
+        pool = ThreadPoolExecutor(max_workers=1)
+        opened.callback(pool.shutdown, wait=False, cancel_futures=True)
         model = make_model(config, len(dataset.label_names))
         epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
         total_steps = epoch_steps * config.epochs
@@ -132,6 +135,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
         # Data: text, then ids, then batches.
         vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
+        checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
+        begun = bool(checkpoints.steps())
+        digests.keep_or_compare(
+            workdir / "data.json", digests.of_data(dataset, vocabulary), begun=begun
+        )
         vocabulary.save(workdir / "vocabulary.json")
         whole = {
             "train": vocabulary.encode_all(dataset.train.texts),
@@ -151,12 +159,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         )
 
         # From here on, as far as the newest checkpoint got.
-        checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         step, clock = 0, Clock()
+        pending: list[Metrics] = []  # of the steps since the last figures
         restored = checkpoints.restore_latest(state, batches)
         if restored is not None:
             step, state, measured = restored
             try:
+                pending = [Metrics(*sums) for sums in measured.pop("pending", ())]
                 clock = Clock(**measured)
             except TypeError as error:
                 raise InputError(f"{workdir}/checkpoints/{step} does not fit: {error}") from error
@@ -183,6 +192,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             model=model,
             log=recorder.log,
         )
+        for notice in checkpoints.notices:
+            recorder.note(f"warning: {notice}")
         if step:
             recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 
@@ -191,7 +202,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             rate = float(sums.count) / clock.lap()
             recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
 
-        pending: list[Metrics] = []
         due = None  # figures to fetch while the device is at the step after them
         clock.start()
         if step < total_steps:
@@ -201,7 +211,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         def device_is_busy() -> bool:
             return not all(x.is_ready() for x in jax.tree.leaves(newest))
 
-        for batch in clock.waiting_for(shard_batches(batches, mesh), device_is_busy):
+        ready = clock.waiting_for(shard_batches(batches, mesh), device_is_busy)
+        for batch in stop.each_finished(ready):
             with jax.transfer_guard("disallow"):  # nothing may slip back to the host
                 state, metrics = step_fn(state, batch)
             if due is not None:
@@ -213,20 +224,30 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 jax.block_until_ready(metrics)
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
-            save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            due_save = end_of_epoch or step % config.checkpoint.every_steps == 0
+            stopping = stop.asked
             recorder.advance(step)
-            if save or step % config.log_every_steps == 0:
+            if due_save or step % config.log_every_steps == 0:
                 due, pending = (step, epoch, pending), []
-            if save and due is not None:  # what is measured must stand before the checkpoint does
-                due = record(*due)
+            if (due_save or stopping) and due is not None:
+                due = record(*due)  # what is measured must stand before the checkpoint does
             if end_of_epoch:
                 begun = time.monotonic()
                 figures = figures_of(evaluate(state[0], ids["validation"]), dataset.validation)
                 seconds = time.monotonic() - begun
                 recorder.epoch(step, epoch=epoch, split="validation", seconds=seconds, **figures)
-            if save:
-                checkpoints.save(step, state, batches, clock.measured())
+            if due_save or stopping:
+                measured = clock.measured()
+                if (
+                    pending
+                ):  # stopped between two figures: the run that goes on completes the second
+                    sums = [[float(x) for x in metrics] for metrics in jax.device_get(pending)]
+                    measured |= {"pending": sums, "lap_seconds": clock.lap_so_far()}
+                checkpoints.save(step, state, batches, measured)
                 clock.start()
+            if stopping:
+                checkpoints.wait()
+                raise Stopped(f"stopped by {stopping} after step {step} of {total_steps}")
         compilation = compilation_figures((step_fn, evaluate), started)
         recorder.note(f"{clock}; {describe_compilation(compilation)}")
 
@@ -301,5 +322,5 @@ def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
 
 def fetch(pending: list[Metrics]) -> Metrics:
     """Adds up what several steps measured."""
-    fetched = jax.device_get(pending)
-    return Metrics(*(float(np.sum(sums, dtype=np.float64)) for sums in zip(*fetched, strict=True)))
+    fetched = np.array(jax.device_get(pending), np.float64)  # [steps, 3]
+    return Metrics(*map(float, fetched.sum(axis=0)))

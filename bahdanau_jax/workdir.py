@@ -1,17 +1,19 @@
-"""A run's folder: made, checked, and never given to a run of another config."""
+"""A run's folder: made, checked, and never given to a run of another config or to two at a time."""
 
+import contextlib
 import difflib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.lock import locked
 from bahdanau_jax.optimizer import make_optimizer
 
 # Every field of a config but `optimizer`'s, which are those of the optimizer it names.
@@ -42,7 +44,11 @@ _ONE_OF = {
 }
 _OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
-_BEFORE_TRAINING = {"config.json", "vocabulary.json"}  # what is written before the first step
+_BEFORE_TRAINING = {
+    "config.json",
+    "data.json",
+    "vocabulary.json",
+}  # what is written before the first step
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 
@@ -105,8 +111,9 @@ def validate_config(config: ConfigDict) -> None:
     make_optimizer(**config.optimizer, total_steps=1)
 
 
-def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
-    """Returns the run's folder, made if need be, with the config in its config.json.
+@contextlib.contextmanager
+def open_workdir(workdir: str | Path, config: ConfigDict, *, lock: bool = True) -> Iterator[Path]:
+    """Gives the run's folder, made if need be, with the config in its config.json; locked meanwhile.
 
     A folder that is there must be empty or hold a run of the same config; hidden files do not
     count. Nothing that is already in it is changed, but for the config of a run that never began
@@ -115,45 +122,62 @@ def open_workdir(workdir: str | Path, config: ConfigDict) -> Path:
     Args:
         workdir: the folder; `~` stands for the home folder.
         config: the run's config, checked with `validate_config` first.
+        lock: whether other processes are kept out; of the processes of one run, one does that.
 
     Raises:
         InputError: in one line, when the config is not right, the folder cannot be made or written
-            to, or holds something else; a run of another config: naming the fields that differ.
+            to, holds something else or is in use; a run of another config: naming the fields that
+            differ.
 
     Example:
-        >>> open_workdir("runs/imdb", config)
+        >>> with open_workdir("runs/imdb", config) as folder:
+        ...     folder
         PosixPath('runs/imdb')
     """
     validate_config(config)
-    return claim_workdir(workdir, config.to_dict())
+    with claim_workdir(workdir, config.to_dict(), lock=lock) as folder:
+        yield folder
 
 
-def claim_workdir(workdir: str | Path, settings: dict[str, Any]) -> Path:
+@contextlib.contextmanager
+def claim_workdir(
+    workdir: str | Path, settings: dict[str, Any], *, lock: bool = True
+) -> Iterator[Path]:
     """`open_workdir` for settings of any kind: what they hold is not checked."""
-    wanted = flatten(settings)
     folder = Path(workdir).expanduser()
-    file = folder / "config.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        names = _names(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass  # it can be written to, which permission bits alone do not tell
     except OSError as error:
         raise InputError(
             f"run folder {folder}: {error.strerror}; expected a folder that can be written to"
         ) from error
-    if file.name not in names:
-        if names:
-            raise InputError(
-                f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty"
-                " folder or one that holds a run"
-            )
+    if names and "config.json" not in names:
+        raise InputError(
+            f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty"
+            " folder or one that holds a run"
+        )
+    with locked(folder) if lock else contextlib.nullcontext():
+        _write_or_compare(folder, settings)
+        yield folder
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _write_or_compare(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes config.json where no run has begun; refuses the folder of a run of another config."""
+    file, names = folder / "config.json", _names(folder)
+    if not names:
         write_json(file, settings)
-        return folder
+        return
     found = read_json(file)
     if not isinstance(found, dict):
         raise InputError(f"{file} is damaged: expected the fields of a config")
-    found = flatten(found)
+    found, wanted = flatten(found), flatten(settings)
     differences = [
         f"{name}: {_show(found, name)} in the folder, {_show(wanted, name)} asked for"
         for name in sorted({*found, *wanted})
@@ -166,7 +190,6 @@ def claim_workdir(workdir: str | Path, settings: dict[str, Any]) -> Path:
             f"run folder {folder} holds a run of another config; the fields differ: "
             + "; ".join(differences)
         )
-    return folder
 
 
 def flatten(config: ConfigDict | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -101,7 +101,11 @@ def train_and_evaluate(
       DataNotFound: where the data set is neither prepared nor reachable.
     """
     settings = {"method": "nb-svm", "ngrams": ngrams, "seed": seed, "data": data.to_dict()}
-    workdir = claim_workdir(workdir, settings)
+    with claim_workdir(workdir, settings) as folder:
+        return _measure(data, folder, ngrams, seed)
+
+
+def _measure(data: ConfigDict, workdir: Path, ngrams: int, seed: int) -> dict[str, Any]:
     console = show.make_console()
     if (workdir / "result.json").exists():
         result = read_json(workdir / "result.json")

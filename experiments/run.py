@@ -9,13 +9,17 @@
 --workdir   The run's folder; default: runs/<the config file's name> in this repository. The same
             command on the same folder goes on from the last checkpoint.
 
-Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found.
+SIGTERM or Ctrl-C lets the step finish and saves it; Ctrl-C twice stops at once.
+
+Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found, 75 when
+a signal stopped it: the same command goes on, to the same bits; 130 after Ctrl-C twice.
 """
 
 import difflib
 import errno
 import importlib.util
 import logging
+import os
 import re
 import signal
 import sys
@@ -29,6 +33,8 @@ from ml_collections import ConfigDict, config_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = "experiments/imdb.py"
+START_AGAIN = 75  # sysexits.h: EX_TEMPFAIL
+INTERRUPTED = 130  # as a shell says of SIGINT
 _OUT_OF_OUR_HANDS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -223,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
-    errors, train = _import_training()
+    errors, stop, train = _import_training()
     try:
         train.train_and_evaluate(config, workdir)
     except errors.DataNotFound as error:
@@ -234,8 +240,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _OUT_OF_OUR_HANDS:
             raise
         return _fail(f"{_one_line(error)}; what was written before is kept in {workdir}")
+    except stop.Stopped as stopped:
+        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        return START_AGAIN
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", 130)
+        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
     except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -247,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_training():
-    """Returns the modules `errors` and `train`.
+    """Returns the modules `errors`, `stop` and `train`.
 
     Ctrl-C meanwhile ends the program at once, which has done nothing yet: in the middle of an
     import it would be lost in a callback or end in a traceback.
@@ -257,11 +266,11 @@ def _import_training():
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from bahdanau_jax import errors, train
+        from bahdanau_jax import errors, stop, train
     finally:
         if ours:
             signal.signal(signal.SIGINT, handler)
-    return errors, train
+    return errors, stop, train
 
 
 def _quiet_libraries() -> None:
@@ -284,4 +293,7 @@ def _quiet_libraries() -> None:
 
 if __name__ == "__main__":
     _quiet_libraries()
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:
+        os._exit(code)  # an ordinary end would wait for a compilation that is under way
+    sys.exit(code)

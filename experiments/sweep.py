@@ -143,7 +143,8 @@ def sweep(runs: Sequence[Planned], out: Path, *, baseline: Path | None, about: s
     """
     compared = read_finished(baseline) if baseline else None
     for planned in runs:
-        open_workdir(planned.workdir, planned.settings)
+        with open_workdir(planned.workdir, planned.settings):
+            pass
     outcomes: dict[tuple[str, str], dict[int, Finished | str]] = {}
     for planned in runs:
         found = outcomes.setdefault((planned.config, planned.variant), {})

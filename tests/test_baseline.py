@@ -148,7 +148,9 @@ def test_a_run_s_folder_is_refused_and_kept(tmp_path, capsys):
     tiny = ["--config=experiments/imdb_tiny.py", f"--workdir={tmp_path}"]
     assert baseline.main(["baseline", *tiny]) == 2
     assert "vocab_size: 10 in the folder, nothing asked for" in capsys.readouterr().err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        ".lock", "config.json", "metrics.jsonl",
+    ]  # fmt: skip
 
 
 def test_data_that_is_nowhere(tmp_path, capsys, monkeypatch):

@@ -8,7 +8,16 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["attention", "batches", "classifier", "lstm", "objective", "recurrence", "significance"],
+    [
+        "attention",
+        "batches",
+        "classifier",
+        "digests",
+        "lstm",
+        "objective",
+        "recurrence",
+        "significance",
+    ],  # fmt: skip
 )
 def test_examples_give_what_they_say(module):
     results = doctest.testmod(importlib.import_module(f"bahdanau_jax.{module}"))

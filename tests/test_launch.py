@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -22,6 +23,13 @@ esac
 echo "$PWD | ${GLIBC_TUNABLES-} | $*" >>"$CALLS"
 case "$*" in
 *"pip"*) echo "pip says no" && exit "${PIP_CODE:-0}" ;;
+*"--config.wait"*)
+    trap 'echo told INT >>"$CALLS"; exit 75' INT
+    trap 'echo told TERM >>"$CALLS"; exit 75' TERM
+    echo ready
+    while true; do sleep 0.1; done
+    ;;
+*"--config.kill"*) kill -KILL $$ ;;
 *"-m experiments.run") exit "${RUN_CODE:-0}" ;;
 *"experiments.run --config"*) exit "${RUN_WITH_CONFIG_CODE:-0}" ;;
 esac
@@ -58,11 +66,21 @@ class Machine:
             check=False,
         )
 
+    def start(self, *arguments: str):
+        return subprocess.Popen(
+            [self.root / "launch.sh", *arguments],
+            cwd=self.folder,
+            env={"PATH": str(self.bin), "CALLS": str(self.calls_file)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def calls(self) -> list[str]:
         """How Python was called since the last time one asked, without the making of .venv."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         self.calls_file.unlink(missing_ok=True)
-        return [line.split(" | ")[2] for line in lines if "-m venv" not in line]
+        return [line.split(" | ")[-1] for line in lines if "-m venv" not in line]
 
     def pip(self, extra: str = "") -> str:
         target = f"{self.root}{extra}"
@@ -145,6 +163,59 @@ def test_without_data_but_with_arguments_it_ends(machine):
     assert done.returncode == 66
     assert "imdb_embedded" not in done.stderr
     assert len(machine.calls()) == 2
+
+
+RUN = "-P -m experiments.run --config.epochs=1"
+
+
+@pytest.mark.parametrize("code", ["1", "75", "134"])
+def test_retry_starts_again_after_a_crash_or_a_preemption_up_to_a_limit(machine, code):
+    done = machine.launch("--retry=2", "--config.epochs=1", RUN_WITH_CONFIG_CODE=code)
+    assert done.returncode == int(code)
+    assert machine.calls() == [machine.pip(), RUN, RUN, RUN]
+    assert f"ended with {code}; starting again (2 of at most 2)" in done.stderr
+    assert "error: " in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("code", ["0", "2", "66", "130"])
+def test_retry_does_not_start_again_where_that_would_not_help(machine, code):
+    done = machine.launch("--config.epochs=1", "--retry", RUN_WITH_CONFIG_CODE=code)
+    assert done.returncode == int(code)
+    assert machine.calls() == [machine.pip(), RUN]
+
+
+def test_retry_starts_again_after_a_kill(machine):
+    done = machine.launch("--retry=1", "--config.kill=1")
+    assert done.returncode == 128 + signal.SIGKILL
+    assert len(machine.calls()) == 3
+
+
+def test_retry_without_data_goes_on_with_the_embedded_reviews(machine):
+    done = machine.launch("--retry=1", RUN_CODE="66", RUN_WITH_CONFIG_CODE="75")
+    assert done.returncode == 75
+    assert [call[:22] for call in machine.calls()[-2:]] == ["-P -m experiments.run "] * 2
+
+
+@pytest.mark.parametrize("count", ["", "-1", "x", "1.5", "9" * 40])
+def test_a_wrong_number_of_restarts_is_refused(machine, count):
+    done = machine.launch(f"--retry={count}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"launch.sh: error: --retry={count}; expected a number")
+    assert machine.calls() == []
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_a_signal_reaches_the_run_once_and_it_is_not_started_again(machine, name):
+    process = machine.start("--retry", "--config.wait=1")
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, f"SIG{name}"))
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert machine.calls()[1:] == [
+        "-P -m experiments.run --config.wait=1",
+        f"told {'INT' if name == 'INT' else 'TERM'}",
+    ]
+    assert "starting again" not in errors
 
 
 def test_the_tests_run_in_the_repository_with_what_they_need(machine):

@@ -9,6 +9,7 @@ import pytest
 
 import bahdanau_jax.train
 from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.stop import Stopped
 from experiments import run
 
 ROOT = Path(run.__file__).parent.parent
@@ -154,12 +155,13 @@ def test_a_config_file_that_is_no_config(source, expected, capsys, tmp_path):
 def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
     tiny = ["--config=experiments/imdb_tiny.py", f"--workdir={tmp_path}"]
     config, workdir = run.parse(["run", *tiny])
-    bahdanau_jax.train.open_workdir(workdir, config)
+    with bahdanau_jax.train.open_workdir(workdir, config):
+        pass
     (tmp_path / "metrics.jsonl").touch()
     before = (tmp_path / "config.json").read_bytes()
     line = refused(capsys, *tiny, "--config.batch_size=49")
     assert "batch_size: 50 in the folder, 49 asked for" in line
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "metrics.jsonl"]
+    assert {file.name for file in tmp_path.iterdir()} == {".lock", "config.json", "metrics.jsonl"}
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -170,6 +172,7 @@ def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
         (DataNotFound("not here:\n  1. look there"), 66, "error: not here:\n  1. look there\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "'/x/y'"),
+        (Stopped("stopped by SIGTERM after step 3"), 75, "SIGTERM after step 3; the same command"),
         (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
         (MemoryError("Unable to allocate 9 TiB"), 2, "config.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n..."), 2, "error: out of memory"),

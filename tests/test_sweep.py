@@ -217,7 +217,8 @@ def test_what_is_not_right_is_said_in_one_line_before_any_run(
 
 def test_a_folder_of_another_config_is_refused_before_any_run(capsys, tmp_path, no_process):
     config, _ = run.parse(["run", f"--config={TINY}", "--config.seed=1"])
-    write_finished(open_workdir(tmp_path / "imdb_tiny-seed1", config), np.ones(20))
+    with open_workdir(tmp_path / "imdb_tiny-seed1", config) as workdir:
+        write_finished(workdir, np.ones(20))
     arguments = [f"--configs={TINY}", "--seeds=0,1", "--config.epochs=9", f"--out={tmp_path}"]
     assert sweep.main(["sweep", *arguments]) == 2
     assert "epochs: 3 in the folder, 9 asked for" in capsys.readouterr().err
@@ -226,8 +227,8 @@ def test_a_folder_of_another_config_is_refused_before_any_run(capsys, tmp_path, 
 def test_finished_runs_are_not_run_again(capsys, tmp_path, no_process):
     for seed in (0, 1):
         config, _ = run.parse(["run", f"--config={TINY}", f"--config.seed={seed}"])
-        workdir = open_workdir(tmp_path / f"imdb_tiny-seed{seed}", config)
-        write_finished(workdir, np.arange(20) < 18 + seed)
+        with open_workdir(tmp_path / f"imdb_tiny-seed{seed}", config) as workdir:
+            write_finished(workdir, np.arange(20) < 18 + seed)
     baseline = write_finished(tmp_path / "other", np.arange(20) < 10)
     arguments = [f"--configs={TINY}", "--seeds=0,1", f"--out={tmp_path}", f"--baseline={baseline}"]
     assert sweep.main(["sweep", *arguments]) == 0

@@ -1,7 +1,12 @@
 """End to end: the shipped config, shrunk, trains, is killed, goes on to the same bits, and finishes."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +14,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from bahdanau_jax import sources, train
+from bahdanau_jax import sources, text, train
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.recorder import Recorder
 from bahdanau_jax.significance import bootstrap_interval
+from bahdanau_jax.stop import Stopped
+from bahdanau_jax.workdir import read_json
 from experiments import imdb_tiny
 
 
@@ -56,6 +63,7 @@ def test_a_run_leaves_what_it_promises(finished):
     workdir, result = finished
     assert {p.name for p in workdir.iterdir()} >= {
         "config.json",
+        "data.json",
         "vocabulary.json",
         "checkpoints",
         "metrics.jsonl",
@@ -141,17 +149,65 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
         patch.setattr(Recorder, "advance", killing)
         with pytest.raises(Killed):
             train.train_and_evaluate(small_config(), tmp_path / "run")
-    result = train.train_and_evaluate(small_config(), tmp_path / "run")
-    workdir, undisturbed = finished
-    assert result["splits"] == undisturbed["splits"]
-    assert figures(tmp_path / "run") == figures(workdir)
-    for name in ("predictions.jsonl", "vocabulary.json", "config.json"):
-        assert (tmp_path / "run" / name).read_bytes() == (workdir / name).read_bytes()
-    ours, theirs = parameters(tmp_path / "run"), parameters(workdir)
+    train.train_and_evaluate(small_config(), tmp_path / "run")
+    check_same(tmp_path / "run", finished[0])
+
+
+def check_same(run, undisturbed):
+    """The same bits, but for what a clock measured."""
+    assert (
+        read_json(run / "result.json")["splits"]
+        == (read_json(undisturbed / "result.json")["splits"])
+    )
+    assert figures(run) == figures(undisturbed)
+    for name in ("predictions.jsonl", "vocabulary.json", "config.json", "data.json"):
+        assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
+    ours, theirs = parameters(run), parameters(undisturbed)
     for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(got.dtype, jax.dtypes.prng_key):
             got, want = jax.random.key_data(got), jax.random.key_data(want)
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    "number, last_step",
+    [(signal.SIGTERM, 2), (signal.SIGINT, 4), (signal.SIGTERM, 5), (signal.SIGTERM, 6)],
+)
+def test_a_signal_finishes_the_step_and_saves_it(
+    finished, tmp_path, monkeypatch, number, last_step
+):
+    """In between figures, at a figure, at a checkpoint, at an epoch's end and at the end."""
+    advance, signals = Recorder.advance, []
+
+    def signalled(self, step):
+        if step == last_step - 1 and step not in signals:  # arrives before the next step is done
+            signals.append(step)
+            os.kill(os.getpid(), number)
+        advance(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "advance", signalled)
+        with pytest.raises(Stopped, match=f"by {number.name} after step {last_step} of 12"):
+            train.train_and_evaluate(small_config(), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / str(last_step)).is_dir()
+    assert max(line["step"] for line in figures(tmp_path / "run") or [{"step": 0}]) <= last_step
+    train.train_and_evaluate(small_config(), tmp_path / "run")
+    check_same(tmp_path / "run", finished[0])
+
+
+def test_sigint_twice_stops_at_once(tmp_path, monkeypatch):
+    def signalled(self, step):
+        if step:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("went on")
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Recorder, "advance", signalled)
+    with pytest.raises(KeyboardInterrupt) as error:
+        train.train_and_evaluate(small_config(), tmp_path / "run")
+    assert not isinstance(error.value, Stopped)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def copy_without_result(workdir, to):
@@ -173,13 +229,76 @@ def test_a_checkpoint_of_another_shape_is_refused_and_kept(finished, tmp_path):
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == before
 
 
-def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(finished, tmp_path, capsys):
     run = copy_without_result(finished[0], tmp_path / "run")
     for file in (run / "checkpoints" / "12" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    with pytest.raises(InputError, match="cannot restore .*checkpoints/12"):
+    train.train_and_evaluate(small_config(), run)
+    check_same(run, finished[0])
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert line.startswith("warning: cannot restore") and "going on from step 8" in line
+    assert (run / "checkpoints" / "12.damaged").is_dir()
+
+
+def test_a_full_disk_during_a_save_keeps_the_last_good_checkpoint(finished, tmp_path):
+    run = copy_without_result(finished[0], tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "12")
+    program = f"""
+import resource, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_train import small_config, train
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+train.train_and_evaluate(small_config(), {str(run)!r})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    where = f"{run}/checkpoints"
+    last = done.stderr.splitlines()[-1]
+    assert f"cannot save {where}/12: File too large; the checkpoint of step 8 is kept" in last
+    train.train_and_evaluate(small_config(), run)
+    check_same(run, finished[0])
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda texts: [*texts[:-1], texts[-1] + " more"], "train is not what this run began"),
+        (lambda texts: texts[::-1], "train is not what this run began with"),
+    ],
+)
+def test_other_data_than_the_run_began_with_is_refused(
+    finished, tmp_path, monkeypatch, change, expected
+):
+    run = copy_without_result(finished[0], tmp_path / "run")
+    before = (run / "vocabulary.json").read_bytes()
+    make_up = sources.make_up
+
+    def changed(**sizes):
+        dataset = make_up(**sizes)
+        texts = change(dataset.train.texts)
+        changed_split = sources.Examples(texts, dataset.train.labels, dataset.train.ids)
+        return sources.dataclasses.replace(dataset, train=changed_split)
+
+    monkeypatch.setattr(sources, "make_up", changed)
+    with pytest.raises(InputError, match=expected):
         train.train_and_evaluate(small_config(), run)
+    assert (run / "vocabulary.json").read_bytes() == before
+
+
+def test_a_rule_of_words_that_changed_is_noticed_and_a_damaged_vocabulary_mended(
+    finished, tmp_path, monkeypatch
+):
+    run = copy_without_result(finished[0], tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(text, "split_words", lambda line: line.split())
+        with pytest.raises(InputError, match="vocabulary is not what this run began with"):
+            train.train_and_evaluate(small_config(), run)
+    (run / "vocabulary.json").write_text("")
+    train.train_and_evaluate(small_config(), run)
+    check_same(run, finished[0])
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):

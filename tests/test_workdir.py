@@ -13,8 +13,14 @@ from bahdanau_jax.workdir import flatten, open_workdir, read_json, validate_conf
 from experiments import imdb, imdb_tiny
 
 
+def opened(workdir, config) -> Path:
+    with open_workdir(workdir, config) as folder:
+        return folder
+
+
 def listing(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def one_line(error) -> str:
@@ -25,29 +31,29 @@ def one_line(error) -> str:
 
 def test_a_new_folder_gets_the_config_and_the_same_run_opens_it_again(tmp_path):
     folder = tmp_path / "runs" / "a"
-    assert open_workdir(folder, imdb.get_config()) == folder
+    assert opened(folder, imdb.get_config()) == folder
     before = listing(folder)
     assert list(before) == ["config.json"]
     assert read_json(folder / "config.json") == json.loads(json.dumps(imdb.get_config().to_dict()))
-    open_workdir(str(folder), imdb.get_config())
+    opened(str(folder), imdb.get_config())
     assert listing(folder) == before
 
 
 def test_home_folder_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert open_workdir("~/run", imdb.get_config()) == tmp_path / "run"
+    assert opened("~/run", imdb.get_config()) == tmp_path / "run"
 
 
 def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
     config = imdb.get_config()
-    open_workdir(tmp_path, config)
+    opened(tmp_path, config)
     (tmp_path / "metrics.jsonl").touch()
     before = listing(tmp_path)
     config.batch_size = 128
     config.model.dropout = 0.25
     config.data.data_dir = "/data"
     with pytest.raises(InputError) as error:
-        open_workdir(tmp_path, config)
+        opened(tmp_path, config)
     message = one_line(error)
     assert str(tmp_path) in message
     assert "batch_size: 256 in the folder, 128 asked for" in message
@@ -60,35 +66,35 @@ def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
 def test_the_config_of_a_run_that_never_began_makes_way(tmp_path):
     config = imdb.get_config()
     config.data.data_dir = "/mistyped"
-    open_workdir(tmp_path, config)
+    opened(tmp_path, config)
     (tmp_path / "vocabulary.json").touch()
     config.data.data_dir = "/data"
-    open_workdir(tmp_path, config)
+    opened(tmp_path, config)
     assert read_json(tmp_path / "config.json")["data"]["data_dir"] == "/data"
 
 
 def test_a_field_that_only_one_side_has_is_a_difference(tmp_path):
     config = imdb.get_config()
     config.optimizer.nesterov = True
-    open_workdir(tmp_path, config)
+    opened(tmp_path, config)
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(InputError, match="optimizer.nesterov: true in the folder, nothing asked"):
-        open_workdir(tmp_path, imdb.get_config())
+        opened(tmp_path, imdb.get_config())
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = listing(tmp_path)
     with pytest.raises(InputError) as error:
-        open_workdir(tmp_path, imdb.get_config())
+        opened(tmp_path, imdb.get_config())
     assert "thesis.tex" in one_line(error)
     assert listing(tmp_path) == before
 
 
 def test_hidden_files_do_not_count(tmp_path):
     (tmp_path / ".config.json.17.new").write_text('{"half": ')  # left by a kill while writing
-    open_workdir(tmp_path, imdb.get_config())
-    open_workdir(tmp_path, imdb.get_config())
+    opened(tmp_path, imdb.get_config())
+    opened(tmp_path, imdb.get_config())
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -96,7 +102,7 @@ def test_a_file_is_no_folder(tmp_path):
     file.write_text("text")
     for folder in (file, file / "below"):
         with pytest.raises(InputError) as error:
-            open_workdir(folder, imdb.get_config())
+            opened(folder, imdb.get_config())
         assert str(file) in one_line(error)
     assert file.read_text() == "text"
 
@@ -107,7 +113,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     if os.access(folder, os.W_OK):
         folder = Path("/proc/run")  # root may write anywhere but there
     with pytest.raises(InputError) as error:
-        open_workdir(folder, imdb.get_config())
+        opened(folder, imdb.get_config())
     assert str(folder) in one_line(error)
 
 
@@ -119,7 +125,7 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
     file = tmp_path / "config.json"
     file.write_bytes(damage)
     with pytest.raises(InputError) as error:
-        open_workdir(tmp_path, imdb.get_config())
+        opened(tmp_path, imdb.get_config())
     assert str(file) in one_line(error)
     assert file.read_bytes() == damage
 
@@ -164,7 +170,7 @@ def test_a_field_out_of_range_is_named_with_its_value_and_nothing_is_made(tmp_pa
     config = imdb.get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(InputError) as error:
-        open_workdir(tmp_path / "run", config)
+        opened(tmp_path / "run", config)
     message = one_line(error)
     assert message.startswith(f"config.{field} is {value!r}; ")
     assert not (tmp_path / "run").exists()
@@ -273,3 +279,13 @@ def test_a_number_that_is_too_large_is_told_the_largest():
     config.seed = 2**40
     with pytest.raises(InputError, match=r"expected an integer of at most 2147483647$"):
         validate_config(config)
+
+
+def test_a_folder_in_use_is_refused_and_its_config_stays(tmp_path):
+    with open_workdir(tmp_path, imdb.get_config()):
+        before = listing(tmp_path)
+        with pytest.raises(InputError, match="is in use by process"):
+            opened(tmp_path, imdb_tiny.get_config())  # of a run that has not begun to train
+        with open_workdir(tmp_path, imdb.get_config(), lock=False):
+            pass  # another process of the same run
+    assert listing(tmp_path) == before
