@@ -34,3 +34,20 @@ def damaged(prepared, tmp_path):
     """A copy of it that a test may damage."""
     shutil.copytree(prepared, tmp_path / "tfds")
     return tmp_path / "tfds"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """The folder of a finished run on 90, 20 and 30 made-up reviews; not to be changed."""
+    from bahdanau_jax import train
+    from experiments import imdb_tiny
+
+    config = imdb_tiny.get_config()
+    config.data.train_size, config.data.validation_size, config.data.test_size = 90, 20, 30
+    config.model.embedding_features = config.model.hidden_features = 4
+    config.model.attention_units = 4
+    config.bucket_lengths = (16, 48, 64)
+    config.batch_size, config.epochs = 16, 1
+    folder = tmp_path_factory.mktemp("run") / "tiny"
+    train.train_and_evaluate(config, folder)
+    return folder

@@ -17,7 +17,8 @@ import pytest
         "objective",
         "recurrence",
         "significance",
-    ],  # fmt: skip
+        "text_files",
+    ],
 )
 def test_examples_give_what_they_say(module):
     results = doctest.testmod(importlib.import_module(f"bahdanau_jax.{module}"))

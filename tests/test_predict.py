@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bahdanau_jax import InputError, Predictor, sources, split_words, train
-from experiments import imdb_tiny
+from bahdanau_jax import InputError, Predictor, sources, split_words
 
 
 @pytest.fixture(scope="module")
@@ -19,16 +18,8 @@ def dataset():
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    config = imdb_tiny.get_config()
-    config.data.train_size, config.data.validation_size, config.data.test_size = 90, 20, 30
-    config.model.embedding_features = config.model.hidden_features = 4
-    config.model.attention_units = 4
-    config.bucket_lengths = (16, 48, 64)
-    config.batch_size, config.epochs = 16, 1
-    folder = tmp_path_factory.mktemp("run") / "tiny"
-    train.train_and_evaluate(config, folder)
-    return folder
+def workdir(tiny_run):
+    return tiny_run
 
 
 @pytest.fixture(scope="module")
