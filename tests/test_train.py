@@ -256,8 +256,9 @@ train.train_and_evaluate(small_config(), {str(run)!r})
     )
     assert done.returncode == 1
     where = f"{run}/checkpoints"
-    last = done.stderr.splitlines()[-1]
-    assert f"cannot save {where}/12: File too large; the checkpoint of step 8 is kept" in last
+    # Not in the last line always: a thread that Python's end cuts off complains behind it.
+    told = f"cannot save {where}/12: File too large; the checkpoint of step 8 is kept"
+    assert told in done.stderr
     train.train_and_evaluate(small_config(), run)
     check_same(run, finished[0])
 
