@@ -37,7 +37,7 @@ main() {
         *) arguments+=("$argument") ;;
         esac
     done
-    set -- "${arguments[@]}"
+    set -- ${arguments[@]+"${arguments[@]}"} # bash before 4.4 calls an empty array unset
     accelerator=$(find_accelerator)
     install $accelerator
     [[ -n $accelerator ]] || use_huge_pages

@@ -5,9 +5,11 @@ background, and a checkpoint counts only once it is complete. With it goes a dig
 one that was damaged afterwards is told from a good one, whatever the damage. Nothing is pickled.
 """
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ class Checkpoints:
         """(arrays, progress) of one checkpoint, compared with their digests."""
         where = f"{self._folder}/{step}"
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(state))
-        try:
+        with _restoring(where):
             found = self._manager.item_metadata(step)["state"]
             if found is None:
                 raise InputError(f"cannot restore {where}: its list of arrays is damaged")
@@ -151,11 +153,7 @@ class Checkpoints:
             arrays, progress = restored["state"], restored["progress"]
             _check_progress(where, step, progress)
             _compare_digests(where, progress["arrays"], _array_digests(arrays))
-        except InputError:
-            raise
-        except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
-            raise InputError(f"cannot restore {where}: {_one_line(error)}") from error
-        return arrays, progress
+            return arrays, progress
 
     def _set_aside(self, step: int) -> str:
         aside = self._folder / f"{step}.damaged"
@@ -202,10 +200,8 @@ def saved_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:
       InputError: there is no complete checkpoint, or its list of arrays is damaged.
     """
     folder = _newest_state(workdir)
-    try:
+    with _restoring(folder.parent):
         return _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree["0"])
-    except Exception as error:  # whatever a damaged file makes Orbax raise
-        raise InputError(f"cannot restore {folder.parent}: {_one_line(error)}") from error
 
 
 def restore_model(workdir: Path, model: nnx.Module) -> int:
@@ -246,16 +242,25 @@ def restore_model(workdir: Path, model: nnx.Module) -> int:
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
         partial_restore=True,
     )
-    try:
+    with _restoring(folder.parent):
         restored = ocp.PyTreeCheckpointHandler().restore(epath.Path(folder), args=arguments)
-    except Exception as error:  # whatever a damaged file makes Orbax or TensorStore raise
-        raise InputError(f"cannot restore {folder.parent}: {_one_line(error)}") from error
     if (folder.parent / "progress").is_dir():  # runs from before there were digests have none
         saved = _saved_digests(folder.parent)
         _compare_digests(str(folder.parent), saved, _array_digests(restored))
     nnx.replace_by_pure_dict(state, restored["0"])
     nnx.update(model, state)
     return int(folder.parent.name)
+
+
+@contextlib.contextmanager
+def _restoring(where: str | Path) -> Iterator[None]:
+    """Whatever a damaged file makes Orbax or TensorStore raise becomes one line that names the checkpoint."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"cannot restore {where}: {_one_line(error)}") from error
 
 
 def _newest_state(workdir: Path) -> Path:
@@ -277,14 +282,10 @@ def _array_digests(tree: Any) -> dict[str, str]:
 
 
 def _saved_digests(folder: Path) -> dict[str, str]:
-    try:
+    with _restoring(folder):
         progress: Any = ocp.JsonCheckpointHandler().restore(epath.Path(folder / "progress"))
         _check_progress(str(folder), int(folder.name), progress)
         return progress["arrays"]
-    except InputError:
-        raise
-    except Exception as error:  # whatever a damaged file makes Orbax raise
-        raise InputError(f"cannot restore {folder}: {_one_line(error)}") from error
 
 
 def _check_progress(where: str, step: int, progress: Any) -> None:

@@ -17,6 +17,7 @@ from bahdanau_jax.environment import hardware
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.text import FIRST_WORD, UNKNOWN
+from bahdanau_jax.workdir import read_json
 
 PLAIN_WIDTH = 100  # columns of a table that goes to a file or a pipe
 RUN_FILES = {
@@ -185,6 +186,17 @@ def show_result(
             "checkpoints are whole, remove it and the same command makes it again"
         ) from error
     _show(console, log, *parts)
+
+
+def show_finished(console: Console, workdir: Path) -> Any | None:
+    """Shows what a folder's finished run found, and returns it; None where none has finished there."""
+    if not (workdir / "result.json").exists():
+        return None
+    result = read_json(workdir / "result.json")
+    if isinstance(result, dict):  # else it is damaged, which show_result says
+        result["workdir"] = str(workdir)  # the folder may have been moved
+    show_result(console, result, already_finished=True)
+    return result
 
 
 def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:

@@ -1,6 +1,7 @@
 """What a run ran on: processor, devices, versions, commit; for its start and for result.json."""
 
 import collections
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -46,9 +47,20 @@ def peak_memory() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str | None]:
+def versions(*others: str) -> dict[str, str | None]:
     """The versions of Python and of what computes the result; None for what is not installed."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    names = (*PACKAGES, *others)
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def provenance(*packages: str) -> dict[str, Any]:
+    """Where a result comes from, for result.json: processor, versions (these packages' too), commit, time."""
+    return {
+        "hardware": hardware(),
+        "versions": versions(*packages),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
 
 
 def commit(folder: str | Path = Path(__file__).parent) -> str | None:

@@ -151,3 +151,20 @@ class Evaluator:
         for batch_logits, rows in jax.device_get(outputs):
             logits[rows[rows >= 0]] = batch_logits[rows >= 0]
         return logits
+
+
+def compilation_figures(compiled: Sequence[CompiledAhead | Evaluator], started: float) -> dict:
+    """Seconds spent on compiling, or on reading what is kept, and when the last was done."""
+    times = [span for steps in compiled for span in steps.compilation_times()]
+    return {
+        "compilation_seconds": sum(end - begin for begin, end in times),
+        "last_compilation_seconds": max(end for _, end in times) - started,
+    }
+
+
+def describe_compilation(figures: dict) -> str:
+    """The same as words, for the log."""
+    return (
+        f"compiled for {figures['compilation_seconds']:.1f} s, "
+        f"the last one done after {figures['last_compilation_seconds']:.1f} s"
+    )

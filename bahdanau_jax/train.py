@@ -1,10 +1,8 @@
 """A run, from config to result; the main function reads from top to bottom."""
 
 import contextlib
-import datetime
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,6 +29,8 @@ from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.steps import (
     CompiledAhead,
     Evaluator,
+    compilation_figures,
+    describe_compilation,
     make_mesh,
     replicated,
     shard_batches,
@@ -38,7 +38,7 @@ from bahdanau_jax.steps import (
 )
 from bahdanau_jax.stop import Stopped, StopSignals
 from bahdanau_jax.text import Vocabulary
-from bahdanau_jax.workdir import open_workdir, read_json, write_json
+from bahdanau_jax.workdir import open_workdir, write_json
 
 
 def figures_of(logits: np.ndarray, examples: sources.Examples) -> dict[str, Any]:
@@ -51,6 +51,16 @@ def figures_with_interval(logits: np.ndarray, examples: sources.Examples) -> dic
     """`figures_of` a split that was not trained on, and the accuracy's 95% interval over its reviews."""
     correct = np.asarray(predicted_class(logits)) == examples.labels
     return figures_of(logits, examples) | {"interval": list(bootstrap_interval(correct))}
+
+
+def figures_of_splits(
+    logits: dict[str, np.ndarray], examples: dict[str, sources.Examples]
+) -> dict[str, dict[str, Any]]:
+    """Of each split, with an interval for all but train: the model has seen that one."""
+    return {
+        split: (figures_of if split == "train" else figures_with_interval)(found, examples[split])
+        for split, found in logits.items()
+    }
 
 
 def mean_of(metrics: Metrics) -> dict[str, float]:
@@ -102,12 +112,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
         stop = opened.enter_context(StopSignals())
         console = show.make_console()
-        if (workdir / "result.json").exists():
-            result = read_json(workdir / "result.json")
-            if isinstance(result, dict):  # else it is damaged, which show_result says
-                result["workdir"] = str(workdir)  # the folder may have been moved
-            show.show_result(console, result, already_finished=True)
-            return result
+        finished = show.show_finished(console, workdir)
+        if finished is not None:
+            return finished
         started = time.monotonic()
         cache = environment.use_compilation_cache()
         mesh = make_mesh()
@@ -136,9 +143,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         # Data: text, then ids, then batches.
         vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
-        begun = bool(checkpoints.steps())
         digests.keep_or_compare(
-            workdir / "data.json", digests.of_data(dataset, vocabulary), begun=begun
+            workdir / "data.json",
+            digests.of_data(dataset, vocabulary),
+            begun=bool(checkpoints.steps()),
         )
         vocabulary.save(workdir / "vocabulary.json")
         whole = {
@@ -264,11 +272,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             "dataset": dataset.name,
             "label_names": list(dataset.label_names),
             "test_description": dataset.test_description,
-            "splits": {
-                "train": figures_of(logits["train"], dataset.train),
-                "validation": figures_with_interval(logits["validation"], dataset.validation),
-                "test": figures_with_interval(logits["test"], test),
-            },
+            "splits": figures_of_splits(logits, examples),
             "seed": config.seed,
             "epochs": config.epochs,
             "steps": step,
@@ -279,34 +283,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             "compilations": len(step_fn),
             **compilation,
             "recurrence": lstm_implementation(config.model.implementation)[0],
-            "hardware": environment.hardware(),
             "devices": environment.devices(),
-            "versions": environment.versions(),
-            "commit": environment.commit(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **environment.provenance(),
             "workdir": str(workdir),
         }
         checkpoints.wait()
         write_json(workdir / "result.json", result)
         show.show_result(console, result, log=recorder.log)
     return result
-
-
-def compilation_figures(compiled: Sequence[CompiledAhead | Evaluator], started: float) -> dict:
-    """Seconds spent on compiling, or on reading what is kept, and when the last was done."""
-    times = [span for steps in compiled for span in steps.compilation_times()]
-    return {
-        "compilation_seconds": sum(end - begin for begin, end in times),
-        "last_compilation_seconds": max(end for _, end in times) - started,
-    }
-
-
-def describe_compilation(figures: dict) -> str:
-    """The same as words, for the log."""
-    return (
-        f"compiled for {figures['compilation_seconds']:.1f} s, "
-        f"the last one done after {figures['last_compilation_seconds']:.1f} s"
-    )
 
 
 def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:

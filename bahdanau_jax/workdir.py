@@ -44,11 +44,8 @@ _ONE_OF = {
 }
 _OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
-_BEFORE_TRAINING = {
-    "config.json",
-    "data.json",
-    "vocabulary.json",
-}  # what is written before the first step
+# What is written before the first step.
+_BEFORE_TRAINING = {"config.json", "data.json", "vocabulary.json"}
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 

@@ -23,7 +23,6 @@ interval 0.8886 to 0.9052) with alpha 10 and C 0.1; validation 0.9044, 37 s.
 Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found.
 """
 
-import datetime
 import re
 import sys
 import time
@@ -32,7 +31,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -44,9 +42,10 @@ from bahdanau_jax import console as show
 from bahdanau_jax import environment
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.predictions import write_predictions
-from bahdanau_jax.train import figures_of, figures_with_interval, read_dataset
-from bahdanau_jax.workdir import claim_workdir, read_json, validate_config, write_json
+from bahdanau_jax.train import figures_of, figures_of_splits, read_dataset
+from bahdanau_jax.workdir import claim_workdir, validate_config, write_json
 from experiments import run
+from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
 
 ALPHAS = (0.1, 1.0, 10.0)
 CS = (0.1, 1.0, 10.0)
@@ -107,12 +106,9 @@ def train_and_evaluate(
 
 def _measure(data: ConfigDict, workdir: Path, ngrams: int, seed: int) -> dict[str, Any]:
     console = show.make_console()
-    if (workdir / "result.json").exists():
-        result = read_json(workdir / "result.json")
-        if isinstance(result, dict):  # else it is damaged, which show_result says
-            result["workdir"] = str(workdir)  # the folder may have been moved
-        show.show_result(console, result, already_finished=True)
-        return result
+    finished = show.show_finished(console, workdir)
+    if finished is not None:
+        return finished
     started = time.monotonic()
     dataset = read_dataset(data, seed)
     train, validation = dataset.train, dataset.validation
@@ -152,27 +148,22 @@ def _measure(data: ConfigDict, workdir: Path, ngrams: int, seed: int) -> dict[st
 
     # The end: every split as the chosen model sees it, test among them for the first time.
     test = dataset.read_test()
-    logits = {
-        split: logits_of(model, _times(found, ratio))
-        for split, found in (
-            ("train", occurs),
-            ("validation", held_out),
-            ("test", csr_array(vectorizer.transform(test.texts))),
-        )
+    examples = {"train": train, "validation": validation, "test": test}
+    found = {
+        "train": occurs,
+        "validation": held_out,
+        "test": csr_array(vectorizer.transform(test.texts)),
     }
+    logits = {split: logits_of(model, _times(found[split], ratio)) for split in examples}
     write_predictions(
         workdir / "predictions.jsonl",
-        {"validation": (validation, logits["validation"]), "test": (test, logits["test"])},
+        {split: (examples[split], logits[split]) for split in ("validation", "test")},
     )
     result = {
         "dataset": dataset.name,
         "label_names": list(dataset.label_names),
         "test_description": dataset.test_description,
-        "splits": {
-            "train": figures_of(logits["train"], train),
-            "validation": figures_with_interval(logits["validation"], validation),
-            "test": figures_with_interval(logits["test"], test),
-        },
+        "splits": figures_of_splits(logits, examples),
         "method": "nb-svm",
         "ngrams": ngrams,
         "alpha": chosen["alpha"],
@@ -185,10 +176,7 @@ def _measure(data: ConfigDict, workdir: Path, ngrams: int, seed: int) -> dict[st
         "train_seconds": train_seconds,
         "parameters": features + 1,
         **environment.peak_memory(),
-        "hardware": environment.hardware(),
-        "versions": environment.versions() | {"scikit-learn": sklearn.__version__},
-        "commit": environment.commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **environment.provenance("scikit-learn"),
         "workdir": str(workdir),
     }
     write_json(workdir / "result.json", result)
@@ -208,7 +196,7 @@ def _print_choice(console: Console, tried: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:]):
+    if asks_for_help(argv):
         print(__doc__)
         return 0
     asked = flags.FlagValues()
@@ -225,11 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         validate_config(config)
         train_and_evaluate(config.data, Path(asked.workdir), ngrams=asked.ngrams, seed=config.seed)
     except DataNotFound as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 66
+        return fail(str(error), DATA_NOT_FOUND)
     except (flags.Error, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(one_line(error))
     return 0
 
 

@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -28,6 +29,7 @@ from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.predict import Prediction, Predictor
 from bahdanau_jax.text import word_spans
 from bahdanau_jax.workdir import read_json
+from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
 
 DEFAULT_ID = "test/24430"  # of imdb_reviews: praise and blame in one review, and short
 
@@ -73,7 +75,7 @@ def lay_out(
             parts += [(text[at:start], None), (text[start:end], i)]
             at = end
         parts.append((text[at : chunk.end()], None))
-        shown = [(_printable(part), i) for part, i in parts if part]
+        shown = [(printable(part), i) for part, i in parts if part]
         if x and x + sum(width_of(part) for part, _ in shown) > line_width:
             x, line = 0.0, line + 1
         for part, i in shown:
@@ -91,8 +93,33 @@ def lay_out(
     return pieces
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with blanks for what is not printable."""
     return "".join(c if c.isprintable() else " " for c in text)
+
+
+class WordsRead(NamedTuple):
+    """The words of a text that the model reads, and the scale that their weights are shown on."""
+
+    spans: list[tuple[int, int]]  # where each stands in the text
+    weights: np.ndarray  # [words]
+    known: np.ndarray  # bool [words]: in the vocabulary
+    low: (
+        float  # the lightest weight; attention is often near even: from 0 all would be shaded alike
+    )
+    top: float
+    reach: float  # top - low, but not 0
+    unread: int  # words before them
+
+
+def words_read(text: str, prediction: Prediction) -> WordsRead:
+    """Finds the words of `prediction` in its text: of a long one the end, and then no start either."""
+    all_spans = word_spans(text)
+    spans = all_spans[-len(prediction.words) :]
+    weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
+    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
+    reach = max(top - low, 1e-9)
+    return WordsRead(spans, weights, known, low, top, reach, len(all_spans) - len(spans))
 
 
 def draw(path: Path, text: str, prediction: Prediction, *, headline: str, caption: str) -> None:
@@ -113,15 +140,10 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     from matplotlib.font_manager import FontProperties
     from matplotlib.patches import FancyBboxPatch
 
-    # Of a long text the model reads the end, and then no start either.
-    all_spans = word_spans(text)
-    spans = all_spans[-len(prediction.words) :]
-    weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
-    if len(spans) < len(all_spans):
+    spans, weights, known, low, top, reach, unread = words_read(text, prediction)
+    if unread:
         text, spans = _cut(text, spans)
-    # Attention is often near even: a scale from 0 would shade all words alike.
-    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
-    even, reach = 1 / max(len(prediction.words), 1), max(top - low, 1e-9)
+    even = 1 / max(len(prediction.words), 1)
 
     font = FontProperties(family="DejaVu Sans", size=8.4)
     renderer = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
@@ -236,7 +258,7 @@ def picture(workdir: Path, out: Path, *, name: str | None, review: str | None) -
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:]):
+    if asks_for_help(argv):
         print(__doc__)
         return 0
     asked = flags.FlagValues()
@@ -255,11 +277,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir = Path(asked.workdir).expanduser()
         picture(workdir, Path(asked.out).expanduser(), name=asked.id, review=asked.review)
     except DataNotFound as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 66
+        return fail(str(error), DATA_NOT_FOUND)
     except (flags.Error, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(one_line(error))
     return 0
 
 

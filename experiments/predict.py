@@ -39,9 +39,9 @@ from bahdanau_jax import environment
 from bahdanau_jax.console import format_seconds, make_console
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.predict import Prediction, Predictor
-from bahdanau_jax.text import word_spans
 from bahdanau_jax.text_files import FORMATS, as_they_come, format_of, in_chunks, read_texts
-from experiments.picture import SHADES
+from experiments.command import asks_for_help, fail, one_line
+from experiments.picture import SHADES, printable, words_read
 
 CHUNK = 4096  # texts predicted at a time: similar lengths find each other, and memory stays flat
 HEAVIEST = 8  # words listed under a text
@@ -51,26 +51,23 @@ Write = Callable[[IO[str], int, Sequence[Prediction]], None]
 
 def show(console: Console, text: str, prediction: Prediction) -> None:
     """Prints a text for a person: the label, the text shaded by attention, the heaviest words."""
-    all_spans = word_spans(text)
-    spans = all_spans[-len(prediction.words) :]  # of a long text the model reads the end
-    weights = prediction.weights[len(prediction.weights) - len(spans) :]
-    known = prediction.known[len(prediction.known) - len(spans) :]
-    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
-    cut = spans[0][0] if len(spans) < len(all_spans) else 0
-    # What is not printable could be an order to the terminal.
-    shaded = Text("".join(c if c.isprintable() else " " for c in text))
-    for (start, end), weight, is_known in zip(spans, weights, known, strict=True):
-        level = round((len(SHADES) - 1) * (float(weight) - low) / max(top - low, 1e-9))
+    read = words_read(text, prediction)
+    cut = read.spans[0][0] if read.unread else 0
+    shaded = Text(printable(text))  # what is not printable could be an order to the terminal
+    for (start, end), weight, is_known in zip(read.spans, read.weights, read.known, strict=True):
+        level = round((len(SHADES) - 1) * (float(weight) - read.low) / read.reach)
         shade = f"black on {SHADES[level]}" if level else ""
         shaded.stylize(shade + ("" if is_known else " underline"), start, end)
     console.print(Text(f"{prediction.label}  {prediction.probability:.1%}", style="bold"))
     console.print(Text("… ") + shaded[cut:] if cut else shaded)
     if cut:
-        console.print(f"  (the model reads the last {len(spans)} of {len(all_spans)} words)")
+        console.print(
+            f"  (the model reads the last {len(read.spans)} of {read.unread + len(read.spans)} words)"
+        )
     order = np.argsort(-prediction.weights, kind="stable")[:HEAVIEST]
     width = max(len(prediction.words[i]) for i in order)
     for i in order:
-        word = "".join(c if c.isprintable() else " " for c in prediction.words[i])
+        word = printable(prediction.words[i])
         note = "" if prediction.known[i] else "  (not in the vocabulary)"
         console.print(Text(f"  {word:<{width}}  {prediction.weights[i]:6.1%}{note}"))
     console.print(Text(f"  all even: {1 / len(prediction.words):.1%} each\n", style="dim"))
@@ -275,7 +272,7 @@ def predict(asked: flags.FlagValues, texts: list[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:]):
+    if asks_for_help(argv):
         print(__doc__)
         return 0
     try:
@@ -283,14 +280,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
         predict(asked, texts)
     except (flags.Error, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(one_line(error))
     except BrokenPipeError:  # as `| head` does: nobody reads on, which is no fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt:
-        print("error: interrupted; what was written before is kept", file=sys.stderr)
-        return 130
+        return fail("interrupted; what was written before is kept", 130)
     return 0
 
 

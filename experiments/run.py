@@ -31,6 +31,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
+
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CONFIG = "experiments/imdb.py"
 START_AGAIN = 75  # sysexits.h: EX_TEMPFAIL
@@ -207,25 +209,16 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _fail(message: str, code: int = 2) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return code
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:]):
+    if asks_for_help(argv):
         print(__doc__)
         return 0
     try:
         config, workdir = parse(argv)
     except flags.Error as error:
-        return _fail(_one_line(error))
+        return fail(one_line(error))
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
@@ -233,24 +226,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train.train_and_evaluate(config, workdir)
     except errors.DataNotFound as error:
-        return _fail(str(error), 66)
+        return fail(str(error), DATA_NOT_FOUND)
     except errors.InputError as error:
-        return _fail(_one_line(error))
+        return fail(one_line(error))
     except OSError as error:
         if error.errno not in _OUT_OF_OUR_HANDS:
             raise
-        return _fail(f"{_one_line(error)}; what was written before is kept in {workdir}")
+        return fail(f"{one_line(error)}; what was written before is kept in {workdir}")
     except stop.Stopped as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
         return START_AGAIN
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
+        return fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
     except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return _fail(
+        return fail(
             "out of memory; expected a smaller config.batch_size (or model, or max_length): "
-            + _one_line(error)[:200]
+            + one_line(error)[:200]
         )
     return 0
 

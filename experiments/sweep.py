@@ -34,6 +34,7 @@ from ml_collections import ConfigDict
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.workdir import open_workdir, validate_config
 from experiments import ablation, run
+from experiments.command import asks_for_help, fail, one_line
 from experiments.sweep_table import Finished, Row, make_row, read_finished, write_tables
 
 
@@ -202,7 +203,7 @@ def _check_overrides(arguments: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
-    if any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:]):
+    if asks_for_help(argv):
         print(__doc__)
         return 0
     asked = flags.FlagValues()
@@ -227,16 +228,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = f"`python -m experiments.sweep {shlex.join(argv[1:])}`"
         rows = sweep(runs, out, baseline=baseline, about=about)
     except (flags.Error, InputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return fail(one_line(error))
     except KeyboardInterrupt:
-        print("error: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+        return fail("interrupted; the same command goes on from here", 130)
     print(f"\n{(out / 'sweep.md').read_text(encoding='utf-8')}\nwritten: {out}/sweep.md, sweep.csv")
     finished = sum(row.seeds for row in rows) - (baseline is not None)
     if finished < len(runs):
-        print(f"error: {len(runs) - finished} of {len(runs)} runs failed", file=sys.stderr)
-        return 1
+        return fail(f"{len(runs) - finished} of {len(runs)} runs failed", 1)
     return 0
 
 

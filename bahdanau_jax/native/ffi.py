@@ -158,10 +158,9 @@ def sum_inputs(job):
 
 
 @njit
-def split(job, threads):
+def split(job, threads, weight_bytes):
     """How many groups of rows, and how many parts: see kernel.py."""
     B, D = job.batch, job.directions
-    weight_bytes = (job.features + job.hidden + 1) * 16 * job.padded
     # Two a thread even out what else the machine does, but each walks over the weights at every step.
     groups = threads * (2 if weight_bytes < 1 << 20 else 1)
     if D == 2 and B < MANY_ROWS * groups:
@@ -321,7 +320,8 @@ def handle(frame):
         peek(count) if api_call(frame, POOL_SIZE, peek(frame + CONTEXT), count, i64(32)) else i64(1)
     )
     free(count)
-    split(job, threads)
+    weight_bytes = (F + H + 1) * 16 * HP
+    split(job, threads, weight_bytes)
     P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))
     job.group_size = job.counts + 8 * P
@@ -335,10 +335,10 @@ def handle(frame):
             huge_pages(job.d_x_second, 4 * B * T * F)
         columns = (F + PANEL - 1) // PANEL + (H + PANEL - 1) // PANEL
         job.packed = job.packed_t = allocate(D * columns * 4 * HP * ROW_BYTES)
-        job.gradients = allocate(P * D * (F + H + 1) * 16 * HP)
+        job.gradients = allocate(P * D * weight_bytes)
         pack_transposed(job)
     else:
-        job.packed = allocate(D * (F + H + 1) * 16 * HP)
+        job.packed = allocate(D * weight_bytes)
         job.packed_bias = job.packed + D * (F + H) * 16 * HP
         pack(job)
 
