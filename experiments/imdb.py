@@ -9,8 +9,8 @@ end; 25,000 reviews, a run's 95% interval is +- 0.0040). Validation 0.8967. The 
 one run on all 25,000 reviews, measured before this code existed: 0.8788.
 
 1 min 53 s to 2 min 08 s of training on two cores of an Intel Xeon (AVX-512) that other work shared. Empty
-caches: first step after 22 s, 20 s of compiling, the last of it done after 25 s; kept ones: 7 to 8 s, 4 to
-5 s, 7 s. 0.04 to 0.09% of training waiting for input. Commit 927dacc, 2026-11-24. An earlier kernel on two
+caches: first step after 22 s, 20 s of compiling, the last of it done after 25 s; kept ones: 7.8 and 6.6 s,
+4.6 and 3.7 s, 6.6 and 5.9 s. 0.04 to 0.09% of training waiting for input. Commit 927dacc, 2026-11-24. An earlier kernel on two
 cores of an AMD EPYC (Zen 5): 0.8837, 2 min 33 s in all alone on them. `--config.seed=1`, `=2` for the other
 seeds.
 
