@@ -10,9 +10,9 @@ one run on all 25,000 reviews, measured before this code existed: 0.8788.
 
 1 min 53 s to 2 min 08 s of training on two cores of an Intel Xeon (AVX-512) that other work shared. Empty
 caches: first step after 22 s, 20 s of compiling, the last of it done after 25 s; kept ones: 7.8 and 6.6 s,
-4.6 and 3.7 s, 6.6 and 5.9 s. 0.04 to 0.09% of training waiting for input. Commit 927dacc, 2026-11-24. An earlier kernel on two
-cores of an AMD EPYC (Zen 5): 0.8837, 2 min 33 s in all alone on them. `--config.seed=1`, `=2` for the other
-seeds.
+4.6 and 3.7 s, 6.6 and 5.9 s. 0.04 to 0.09% of training waiting for input. Commit 927dacc, 2026-11-24. An
+earlier kernel on two cores of an AMD EPYC (Zen 5): 0.8837, 2 min 33 s in all alone on them.
+`--config.seed=1`, `=2` for the other seeds.
 
 Two things are not the notebook's: the learning rate goes down linearly to 0, and gradients are clipped
 to norm 1. With neither (`--config.optimizer.schedule=constant --config.optimizer.clip_norm=0.0`), an
