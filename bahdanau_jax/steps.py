@@ -7,23 +7,54 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bahdanau_jax.batches import Batch, eval_batches
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.objective import Metrics, loss_and_metrics
 
+MICROBATCH_ROWS = 64  # measured in docs/performance.md
 
-def train_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[nnx.State, Metrics]:
-    """One step of gradient descent, a pure function: `graphdef, state = nnx.split((model, optimizer))`."""
+
+def train_step(
+    graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, *, microbatches: int = 1
+) -> tuple[nnx.State, Metrics]:
+    """One step of gradient descent, a pure function: `graphdef, state = nnx.split((model, optimizer))`.
+
+    With several `microbatches` the batch passes through the model in that many parts, one after the
+    other, and their gradients are added: the same step to float32 rounding, but for what dropout draws,
+    in the memory of one part.
+    """
     model, optimizer = nnx.merge(graphdef, state)
+    modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
+    count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1)
 
-    def loss_fn(model):
-        logits, _ = model(batch.ids)
-        return loss_and_metrics(logits, batch.labels, batch.real)
+    def loss_fn(params, rest, part: Batch):
+        model = nnx.merge(modelgraph, params, rest, copy=True)
+        logits, _ = model(part.ids)
+        metrics = loss_and_metrics(logits, part.labels, part.real)[1]
+        return metrics.loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
-    (_, metrics), grads = nnx.value_and_grad(loss_fn, has_aux=True)(model)
+    gradient = jax.grad(loss_fn, has_aux=True)
+    if microbatches == 1:
+        grads, (metrics, rest) = gradient(params, rest, batch)
+    else:
+        # Every n-th row, not n neighbours: each device then has an equal share of each part.
+        parts = jax.tree.map(
+            lambda x: jnp.moveaxis(x.reshape(-1, microbatches, *x.shape[1:]), 1, 0), batch
+        )
+
+        def body(carry, part):
+            rest, *sums = carry
+            grads, (metrics, rest) = gradient(params, rest, part)
+            return (rest, *jax.tree.map(jnp.add, sums, [grads, metrics])), None
+
+        zeros = jax.tree.map(jnp.zeros_like, params), Metrics(*[jnp.zeros(())] * 3)
+        (rest, grads, metrics), _ = jax.lax.scan(body, (rest, *zeros), parts)
+    nnx.update(model, rest)
     optimizer.update(model, grads)
     return nnx.state((model, optimizer)), metrics
 
@@ -32,6 +63,32 @@ def eval_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[j
     """Logits [batch, outputs] of a model split after `model.eval()`, and the rows they belong to."""
     logits, _ = nnx.merge(graphdef, state)(batch.ids)
     return logits, batch.rows
+
+
+def choose_microbatches(asked: int, batch_size: int, devices: int) -> int:
+    """In how many parts a batch passes through the model: `asked`, or, where that is 0, what suits.
+
+    On a CPU that is parts of 64 rows: their working memory is used over and over instead of faulting in
+    page by page at every step, and 64 rows keep two cores busy. Elsewhere the batch stays whole.
+
+    Raises:
+      InputError: where the batch cannot be split into equal parts on every device.
+
+    Example:
+      >>> choose_microbatches(2, batch_size=256, devices=1)
+      2
+    """
+    if asked:
+        if batch_size % (asked * devices):
+            raise InputError(
+                f"config.microbatches is {asked}; expected a divisor of config.batch_size"
+                f" ({batch_size}) / {devices} devices"
+            )
+        return asked
+    if jax.default_backend() != "cpu":
+        return 1
+    parts = range(max(1, batch_size // MICROBATCH_ROWS), 0, -1)
+    return next((n for n in parts if batch_size % (n * devices) == 0), 1)
 
 
 def make_mesh() -> Mesh:

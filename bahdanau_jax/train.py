@@ -29,6 +29,7 @@ from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.steps import (
     CompiledAhead,
     Evaluator,
+    choose_microbatches,
     compilation_figures,
     describe_compilation,
     make_mesh,
@@ -122,6 +123,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             raise InputError(
                 f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
             )
+        microbatches = choose_microbatches(config.microbatches, config.batch_size, mesh.size)
         dataset = read_dataset(config.data, config.seed)
 
         # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
@@ -135,9 +137,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         graphdef, state = nnx.split((model, optimizer))
         state = jax.device_put(state, replicated(mesh))
         sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
-        step_fn = CompiledAhead(
-            partial(train_step, graphdef), state, config.bucket_lengths, **sizes, donate=True
-        )
+        step = partial(train_step, graphdef, microbatches=microbatches)
+        step_fn = CompiledAhead(step, state, config.bucket_lengths, **sizes, donate=True)
         evaluate = Evaluator(model, config.bucket_lengths, **sizes)
 
         # Data: text, then ids, then batches.
@@ -188,6 +189,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 "run folder": str(workdir),
                 "recurrence": " (".join(lstm_implementation(config.model.implementation)) + ")",
                 "batches": describe_batches(lengths["train"], config),
+                "microbatches": f"{microbatches} of {config.batch_size // microbatches} reviews",
                 "allocation": os.environ.get("GLIBC_TUNABLES") or "as the system has it",
                 "compilation": f"{len(step_fn)} batch lengths, kept in {cache}",
             },

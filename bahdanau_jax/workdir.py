@@ -31,6 +31,7 @@ _AT_LEAST = {
     "model.head_features": 1,
     "model.chunk_size": 0,
     "batch_size": 1,
+    "microbatches": 0,
     "epochs": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep": 1,

@@ -16,6 +16,7 @@ from bahdanau_jax.batches import Batch, plan_by_length, plan_epoch
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.steps import (
     Evaluator,
+    choose_microbatches,
     make_mesh,
     replicated,
     shard_batches,
@@ -70,7 +71,8 @@ class Network:
         self._mesh = make_mesh()
         graphdef, state = nnx.split((self.model, optimizer))
         self._state = jax.device_put(state, replicated(self._mesh))
-        step = partial(train_step, graphdef)
+        microbatches = choose_microbatches(0, batch_size, self._mesh.size)
+        step = partial(train_step, graphdef, microbatches=microbatches)
         self._step = jax.jit(step, donate_argnums=0, out_shardings=replicated(self._mesh))
         self._batch_size, self._buckets = batch_size, buckets
 

@@ -70,6 +70,8 @@ def get_config() -> ConfigDict:
     config.optimizer.eps = 1e-7
 
     config.batch_size = 256
+    # Parts in which a batch passes through the model, their gradients added; 0: 64 rows each on CPUs, else 1.
+    config.microbatches = 0
     config.epochs = 3
 
     config.checkpoint = ConfigDict()
