@@ -13,7 +13,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from bahdanau_jax.recurrence import State, lstm_implementation, run_layer
+from bahdanau_jax.recurrence import lstm_implementation, run_layer
+from bahdanau_jax.scan import State
 
 __all__ = ["LSTM", "BiLSTM", "bilstm", "lstm", "lstm_implementation"]
 

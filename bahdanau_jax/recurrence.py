@@ -1,6 +1,6 @@
 """How an LSTM layer is run: by a scan or by the CPU kernel, whole or in chunks that are computed again.
 
-Both implementations give the same results to the rounding of their dtype. `scan` is plain JAX, runs
+Both implementations give the same results to the rounding of their dtype. `scan` (`scan.py`) is plain JAX, runs
 anywhere and is the reference; `native` (`bahdanau_jax/native/`) is a kernel for CPUs that runs the whole
 layer and does no work on padding. `lstm_implementation()` says which one is taken and why.
 """
@@ -8,11 +8,11 @@ layer and does no work on padding. `lstm_implementation()` says which one is tak
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from bahdanau_jax import native
+from bahdanau_jax.scan import scan_layer
 
-State = tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]
 IMPLEMENTATIONS = ("auto", "scan", "native")
 
 
@@ -91,7 +91,7 @@ def run_layer(
         if use_native:
             return native.layer(inputs, mask, scale, *weights, h, c, reverse=backwards[0])
         results = [
-            _scan(
+            scan_layer(
                 inputs if scale is None else inputs * scale[d][:, None, :],
                 weights[0][d],
                 weights[1][d],
@@ -147,34 +147,3 @@ def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
     # [chunks, batch, chunk_size, hidden]
     outputs = jnp.moveaxis(outputs, 0, 1).reshape(batch, chunks * chunk_size, -1)
     return outputs[:, :time], state
-
-
-def _scan(inputs, kernel, recurrent_kernel, bias, mask, carry: State, *, reverse: bool, dtype):
-    """One direction, as plain JAX; the reference for every other implementation."""
-    carry_dtype = carry[0].dtype
-    # The input projections of all steps are one large product: only what must be sequential is scanned.
-    # [time, batch, 4*hidden]: lax.scan walks the leading axis.
-    projected = jnp.matmul(
-        jnp.swapaxes(inputs, 0, 1).astype(dtype),
-        kernel.astype(dtype),
-        preferred_element_type=carry_dtype,
-    ) + bias.astype(carry_dtype)
-    recurrent_kernel = recurrent_kernel.astype(dtype)
-
-    def step(carry: State, xs: tuple[Array, Array | None]) -> tuple[State, Array]:
-        h, c = carry  # [batch, hidden]
-        projected_t, real_t = xs  # [batch, 4*hidden], [batch, 1]
-        gates = projected_t + jnp.matmul(
-            h.astype(dtype), recurrent_kernel, preferred_element_type=carry_dtype
-        )
-        i, f, g, o = jnp.split(gates, 4, axis=-1)
-        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        new_h = jax.nn.sigmoid(o) * jnp.tanh(new_c)
-        if real_t is None:
-            return (new_h, new_c), new_h.astype(dtype)
-        output = jnp.where(real_t, new_h, 0).astype(dtype)
-        return (jnp.where(real_t, new_h, h), jnp.where(real_t, new_c, c)), output
-
-    real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
-    state, outputs = jax.lax.scan(step, carry, (projected, real), reverse=reverse)
-    return jnp.swapaxes(outputs, 0, 1), state
