@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from bahdanau_jax.errors import InputError
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "bahdanau-jax")
 
 
@@ -91,6 +93,34 @@ def use_compilation_cache() -> str:
         # A start compiles hundreds of small things beside the steps.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
+
+
+def use_host_devices(asked: int, *, batch_size: int, kernel: bool) -> None:
+    """Has JAX see the CPU as several devices, over which a batch is split as over GPUs.
+
+    Args:
+      asked: how many; 0: what suits. That is one where the kernel runs, which takes all cores by itself,
+        and one a core for the scan, whose loop keeps a single core busy.
+      batch_size: which they split; with 0, each has at least 64 rows.
+      kernel: whether the recurrence is the CPU kernel.
+
+    Raises:
+      InputError: where JAX already runs in this process with another number.
+    """
+    count = asked
+    if not count:
+        if kernel or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+            return
+        most = min(_cores(), batch_size // 64)
+        count = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:  # JAX has made its devices
+        found = jax.local_device_count("cpu")
+        if asked and asked != found:
+            raise InputError(
+                f"config.host_devices is {asked}; expected {found}, since JAX already runs in this process"
+            ) from error
 
 
 def _cpu_name() -> str:

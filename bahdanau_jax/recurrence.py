@@ -5,8 +5,11 @@ anywhere and is the reference; `native` (`bahdanau_jax/native/`) is a kernel for
 layer and does no work on padding. `lstm_implementation()` says which one is taken and why.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -38,17 +41,27 @@ def lstm_implementation(
         return "scan", "asked for"
     if jax.default_backend() != "cpu":
         obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
-    elif jax.device_count() > 1:
-        obstacle = f"there are {jax.device_count()} devices, over which XLA can split a scan only"
-    elif jnp.dtype(dtype) != jnp.float32:
-        obstacle = f"the dtype is {jnp.dtype(dtype)}, and native computes in float32"
+    elif jax.device_count() > 1 and "data" not in jax.sharding.get_abstract_mesh().axis_names:
+        obstacle = (
+            f"there are {jax.device_count()} devices and no mesh with an axis 'data' around"
+            " (jax.set_mesh), along which to split a batch"
+        )
     else:
-        obstacle = native.obstacle()
+        obstacle = kernel_obstacle(implementation, dtype)
     if obstacle is None:
         return "native", "asked for" if implementation == "native" else "a CPU, float32"
     if implementation == "native":
         raise ValueError(f"implementation is 'native', which cannot run here: {obstacle}")
     return "scan", obstacle
+
+
+def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
+    """Why `native` would not be taken on a CPU; None where it would. It asks JAX for no devices."""
+    if implementation == "scan":
+        return "scan is asked for"
+    if jnp.dtype(dtype) != jnp.float32:
+        return f"the dtype is {jnp.dtype(dtype)}, and native computes in float32"
+    return native.obstacle()
 
 
 def run_layer(
@@ -89,7 +102,8 @@ def run_layer(
         scale = None if input_scale is None else input_scale[only]
         backwards = [reverse, not reverse][:directions][only]
         if use_native:
-            return native.layer(inputs, mask, scale, *weights, h, c, reverse=backwards[0])
+            layer = partial(native.layer, reverse=backwards[0])
+            return _over_devices(layer)(inputs, mask, scale, *weights, h, c)
         results = [
             scan_layer(
                 inputs if scale is None else inputs * scale[d][:, None, :],
@@ -122,6 +136,17 @@ def run_layer(
     outputs, states = zip(*results, strict=True)
     h, c = (jnp.concatenate(x) for x in zip(*states, strict=True))
     return jnp.concatenate(outputs, axis=-1), (h, c)
+
+
+def _over_devices(layer):
+    """The kernel's call, a share of the batch on each device; XLA by itself splits what it knows only."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape["data"] == 1:
+        return layer
+    rows, states, whole = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
+    # inputs, mask, scale, kernel, recurrent_kernel, bias, h, c
+    ins = (rows, rows, states, whole, whole, whole, states, states)
+    return jax.shard_map(layer, in_specs=ins, out_specs=(rows, (states, states)), check_vma=False)
 
 
 def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):

@@ -34,7 +34,9 @@ def scan_layer(
         preferred_element_type=state[0].dtype,
     ) + bias.astype(state[0].dtype)
     real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
-    outputs, state = _recur(projected, recurrent_kernel.astype(dtype), real, state, reverse)
+    outputs, state = _recur(  # pyright: ignore[reportGeneralTypeIssues]
+        projected, recurrent_kernel.astype(dtype), real, state, reverse
+    )
     return jnp.swapaxes(outputs, 0, 1).astype(dtype), state
 
 
@@ -93,10 +95,11 @@ def _recur_backward(reverse: bool, saved, gradients):
         d_gates = jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1)
         if real is not None:
             d_gates = jnp.where(real, d_gates, 0)
-        d_before = _product(d_gates, recurrent_kernel.T), d_new_c * f
+        d_before_h, d_before_c = _product(d_gates, recurrent_kernel.T), d_new_c * f
         if real is not None:  # a masked step hands the state on as it is
-            d_before = tuple(jnp.where(real, x, y) for x, y in zip(d_before, d_state, strict=True))
-        return d_before, d_gates
+            d_before_h = jnp.where(real, d_before_h, d_h)
+            d_before_c = jnp.where(real, d_before_c, d_c)
+        return (d_before_h, d_before_c), d_gates
 
     xs = (d_outputs, real, c, gates)
     d_state, d_projected = jax.lax.scan(step, d_state, xs, reverse=not reverse)

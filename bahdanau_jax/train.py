@@ -25,6 +25,7 @@ from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.predictions import write_predictions
 from bahdanau_jax.recorder import Recorder
+from bahdanau_jax.recurrence import kernel_obstacle
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.steps import (
     CompiledAhead,
@@ -39,7 +40,7 @@ from bahdanau_jax.steps import (
 )
 from bahdanau_jax.stop import Stopped, StopSignals
 from bahdanau_jax.text import Vocabulary
-from bahdanau_jax.workdir import open_workdir, write_json
+from bahdanau_jax.workdir import open_workdir, validate_config, write_json
 
 
 def figures_of(logits: np.ndarray, examples: sources.Examples) -> dict[str, Any]:
@@ -109,6 +110,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
       DataNotFound: where the data set is neither prepared nor reachable.
       Stopped: by SIGTERM or SIGINT; what was done is saved and the same call goes on from there.
     """
+    validate_config(config)
+    kernel = kernel_obstacle(config.model.implementation, config.model.dtype) is None
+    environment.use_host_devices(config.host_devices, batch_size=config.batch_size, kernel=kernel)
     with contextlib.ExitStack() as opened:
         workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
         stop = opened.enter_context(StopSignals())
@@ -119,6 +123,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         started = time.monotonic()
         cache = environment.use_compilation_cache()
         mesh = make_mesh()
+        opened.enter_context(jax.set_mesh(mesh))
         if config.batch_size % mesh.size:
             raise InputError(
                 f"config.batch_size is {config.batch_size}; expected a multiple of the {mesh.size} devices"
@@ -139,6 +144,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
         step = partial(train_step, graphdef, microbatches=microbatches)
         step_fn = CompiledAhead(step, state, config.bucket_lengths, **sizes, donate=True)
+        sizes["batch_size"] //= microbatches
         evaluate = Evaluator(model, config.bucket_lengths, **sizes)
 
         # Data: text, then ids, then batches.

@@ -32,6 +32,7 @@ _AT_LEAST = {
     "model.chunk_size": 0,
     "batch_size": 1,
     "microbatches": 0,
+    "host_devices": 0,
     "epochs": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep": 1,

@@ -74,7 +74,7 @@ class Network:
         microbatches = choose_microbatches(0, batch_size, self._mesh.size)
         step = partial(train_step, graphdef, microbatches=microbatches)
         self._step = jax.jit(step, donate_argnums=0, out_shardings=replicated(self._mesh))
-        self._batch_size, self._buckets = batch_size, buckets
+        self._eval_rows, self._buckets = batch_size // microbatches, buckets
 
     @cached_property
     def _evaluate(self) -> Evaluator:
@@ -82,7 +82,7 @@ class Network:
         return Evaluator(
             self.model,
             self._buckets,
-            batch_size=self._batch_size,
+            batch_size=self._eval_rows,
             mesh=self._mesh,
             pool=ThreadPoolExecutor(1),
         )

@@ -72,6 +72,8 @@ def get_config() -> ConfigDict:
     config.batch_size = 256
     # Parts in which a batch passes through the model, their gradients added; 0: 64 rows each on CPUs, else 1.
     config.microbatches = 0
+    # Devices that a CPU counts as; 0: one where the kernel runs, which takes all cores, else one a core.
+    config.host_devices = 0
     config.epochs = 3
 
     config.checkpoint = ConfigDict()

@@ -130,6 +130,48 @@ def test_gradients_equal_finite_differences_in_float64(reverse):
             np.testing.assert_allclose(gradients[name], numeric, atol=1e-7, err_msg=name)
 
 
+def plain_lstm(a, mask, reverse):
+    """The same equations as NumPy's, for automatic differentiation: no scan, no gradient of ours."""
+    h, c = a["h0"], a["c0"]
+    outputs = [None] * mask.shape[1]
+    for t in reversed(range(mask.shape[1])) if reverse else range(mask.shape[1]):
+        gates = a["x"][:, t] @ a["kernel"] + h @ a["recurrent_kernel"] + a["bias"]
+        i, f, g, o = jnp.split(gates, 4, axis=1)
+        new_c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        new_h, real = jax.nn.sigmoid(o) * jnp.tanh(new_c), mask[:, t, None]
+        outputs[t] = jnp.where(real, new_h, 0)
+        h, c = jnp.where(real, new_h, h), jnp.where(real, new_c, c)
+    return jnp.stack(outputs, axis=1), h, c
+
+
+def gradients_of(function, a):
+    def loss(a):
+        return sum(jnp.sum(jnp.sin(y.astype(jnp.float32))) for y in function(a))
+
+    return jax.jit(jax.grad(loss))(a)
+
+
+@both_implementations
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("pattern", list(masks()))
+def test_gradients_equal_those_of_automatic_differentiation(pattern, reverse, implementation):
+    a, mask = make(13), jnp.array(masks()[pattern])
+    want = gradients_of(lambda a: plain_lstm(a, mask, reverse), a)
+    got = gradients_of(lambda a: run(a, mask, reverse, implementation=implementation), a)
+    for name in a:
+        np.testing.assert_allclose(got[name], want[name], atol=2e-5, err_msg=name)
+
+
+def test_bfloat16_gradients_are_near_the_exact_ones():
+    a, mask = make(14), jnp.array(masks()["behind"])
+    want = gradients_of(lambda a: plain_lstm(a, mask, False), a)
+    got = gradients_of(lambda a: run(a, mask, dtype=jnp.bfloat16), a)
+    for name in a:
+        assert got[name].dtype == jnp.float32, name
+        error = np.linalg.norm(got[name] - want[name]) / np.linalg.norm(want[name])
+        assert error < 3e-2, name
+
+
 @both_implementations
 @pytest.mark.parametrize("reverse", [False, True])
 def test_what_stands_at_masked_steps_is_never_looked_at(reverse, implementation):

@@ -302,15 +302,6 @@ def test_a_rule_of_words_that_changed_is_noticed_and_a_damaged_vocabulary_mended
     check_same(run, finished[0])
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(tmp_path):
-    config = small_config()
-    config.batch_size = 15
-    if jax.device_count() == 1:
-        pytest.skip("one device takes any batch")
-    with pytest.raises(InputError, match="config.batch_size is 15"):
-        train.train_and_evaluate(config, tmp_path / "run")
-
-
 def test_nothing_is_fetched_in_the_loop_but_the_metrics_it_prints(tmp_path, monkeypatch):
     fetched = []
     device_get = jax.device_get
