@@ -19,7 +19,7 @@ Sections (--only):
 
 Writes benchmark.json, benchmark.png and the processes' logs to --out. IMDB is read from
 TFDS_DATA_DIR; without it reviews of such lengths are made up. On two cores the default takes about
-20 minutes, --quick (batches of 32, two rounds, small layers, huge pages only) about 4. All
+18 minutes, --quick (batches of 32, two rounds, small layers, huge pages only) about 4. All
 contenders stay alive through a setting, which takes some 16 GB of memory; --peers asks for fewer.
 """
 

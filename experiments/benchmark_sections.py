@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Scale:
     at_batch: int = 16  # of "length"
     at_length: int = 128  # of "batch" and "hidden"
     hidden_batch: int = 32  # of "hidden"
+    layer_seconds: float = 0.4  # a turn of the layer alone, at least
     full: bool = False  # predict all reviews, once
 
 
@@ -41,6 +43,7 @@ QUICK = Scale(
     lengths=(64, 512),
     batches=(1, 32),
     hiddens=(32, 128),
+    layer_seconds=0.1,
 )
 Key = tuple[str, str]  # contender, its setting
 
@@ -242,10 +245,10 @@ def scaling_section(group: Group, section: str, scale: Scale) -> Iterator[list[R
     for batch, length, hidden in shapes:
         sizes = dict(batch=batch, length=length, hidden=hidden, features=FEATURES)
 
-        def layer(child: Child, sizes=sizes) -> float:
-            return child.ask("layer", at_least_seconds=0.1, **sizes)
+        def layer(child: Child, seconds: float = scale.layer_seconds, sizes=sizes) -> float:
+            return child.ask("layer", at_least_seconds=seconds, **sizes)
 
-        group.rounds(1, layer)  # compiles
+        group.rounds(1, partial(layer, seconds=0.0))  # compiles
         figures = group.rounds(min(3, scale.rounds), layer)
         fixed = ", ".join(f"{name} {size}" for name, size in sizes.items() if name != section)
         yield group.records(section, figures, "s", size=sizes[section], note=fixed)
