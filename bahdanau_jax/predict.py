@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 
 from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.ensemble import Ensemble, make_classifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.objective import probabilities
 from bahdanau_jax.text import PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, split_words
@@ -41,6 +42,7 @@ class Prediction:
             text the last `max_length` of these.
         weights: float32 [words], the attention's. They sum to 1, unless the run was trained with
             `mask_attention=False`: the padding's share is then missing.
+        marks: whether marks are words, see `split_words`.
         known: bool [words], False for a word outside the vocabulary: to the model all of these are
             one and the same.
     """
@@ -51,6 +53,7 @@ class Prediction:
     words: list[str]
     weights: np.ndarray
     known: np.ndarray
+    marks: bool = False
 
 
 class Predictor:
@@ -66,7 +69,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: AttentionClassifier,
+        model: AttentionClassifier | Ensemble,
         vocabulary: Vocabulary,
         *,
         label_names: Sequence[str],
@@ -92,7 +95,9 @@ class Predictor:
         model_fields, bucket_lengths = _read_config(workdir)
         shapes = saved_shapes(workdir)
         try:
-            rows, outputs = shapes["embedding.embedding"][0], shapes["output.bias"][0]
+            first = "members.0." if "members.0.output.bias" in shapes else ""  # of an Ensemble
+            rows = shapes[f"{first}embedding.embedding"][0]
+            outputs = shapes[f"{first}output.bias"][0]
         except (KeyError, IndexError) as error:
             raise InputError(
                 f"{workdir}/checkpoints: expected those of an AttentionClassifier"
@@ -108,7 +113,7 @@ class Predictor:
         try:
             # Abstract: fresh weights would take seconds and be thrown away.
             model = nnx.eval_shape(
-                lambda: AttentionClassifier(rows, num_classes, rngs=nnx.Rngs(0), **model_fields)
+                lambda: make_classifier(rows, num_classes, rngs=nnx.Rngs(0), **model_fields)
             )
         except (AssertionError, AttributeError, TypeError, ValueError) as error:
             message = " ".join(str(error).split())
@@ -155,9 +160,12 @@ class Predictor:
             label=self.label_names[best],
             probability=float(p[best]),
             probabilities=p,
-            words=[SPECIAL_WORDS[START], *split_words(text)][-len(ids) :],
+            words=[SPECIAL_WORDS[START], *split_words(text, marks=self.vocabulary.marks)][
+                -len(ids) :
+            ],
             weights=weights[: len(ids)],
             known=ids != UNKNOWN,
+            marks=self.vocabulary.marks,
         )
 
 

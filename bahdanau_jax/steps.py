@@ -13,6 +13,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bahdanau_jax.batches import Batch, eval_batches
+from bahdanau_jax.ensemble import Ensemble
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.objective import Metrics, loss_and_metrics
 
@@ -34,9 +35,16 @@ def train_step(
 
     def loss_fn(params, rest, part: Batch):
         model = nnx.merge(modelgraph, params, rest, copy=True)
-        logits, _ = model(part.ids)
-        metrics = loss_and_metrics(logits, part.labels, part.real)[1]
-        return metrics.loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
+        if isinstance(model, Ensemble):  # each network learns from its own loss
+            separate, _ = model.separate(part.ids)
+            sums = [loss_and_metrics(x, part.labels, part.real)[1].loss_sum for x in separate]
+            loss_sum, logits = sum(sums), jnp.mean(separate, axis=0)
+            metrics = loss_and_metrics(logits, part.labels, part.real)[1]
+        else:
+            logits, _ = model(part.ids)
+            metrics = loss_and_metrics(logits, part.labels, part.real)[1]
+            loss_sum = metrics.loss_sum
+        return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
     gradient = jax.grad(loss_fn, has_aux=True)
     if microbatches == 1:

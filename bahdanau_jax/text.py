@@ -1,4 +1,4 @@
-"""Text to words, words to ids, and back: the rule of the notebook's `keras.datasets.imdb`.
+"""Text to words, words to ids, and back: by the rule of the notebook's `keras.datasets.imdb`, or with marks.
 
 Example:
     vocabulary = Vocabulary.build(["A fine film.", "A dull film!"], size=10_000)
@@ -26,25 +26,36 @@ SPECIAL_WORDS = {START: "<start>", UNKNOWN: "<unk>", 3: "<unused>"}
 _FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 _TO_SPACE = str.maketrans(_FILTERED, " " * len(_FILTERED))
 _WORD = re.compile(f"[^ {re.escape(_FILTERED)}]+")
+_WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+_BREAK = "<br />"
 # A million words take about 12 MB; whatever is larger than this was not written by `save`.
 _MAX_FILE_BYTES = 128 * 2**20
 
 
-def split_words(text: str) -> list[str]:
+def split_words(text: str, *, marks: bool = False) -> list[str]:
     """Words of `text`, by Keras's rule: lower-cased, punctuation to spaces, split at spaces.
 
     The apostrophe and white space other than space, tab and newline stay part of a word.
 
+    With `marks`, each mark is a word of its own, but for apostrophes and hyphens inside words; the line
+    break "<br />" is none. "!" and "?" tell a review's mood, and a full stop ends what a phrase is about.
+
         split_words("It's <br />GREAT, really.")    # ["it's", "br", "great", "really"]
+        split_words("It's <br />GREAT, really.", marks=True)    # ["it's", "great", ",", "really", "."]
     """
+    if marks:
+        return [word.lower() for word in _WORD_OR_MARK.findall(text.replace(_BREAK, " "))]
     return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
+def word_spans(text: str, *, marks: bool = False) -> list[tuple[int, int]]:
     """Where each word of `split_words(text)` stands in `text`: its start and its end.
 
     word_spans("It's GREAT.")    # [(0, 4), (5, 10)]
     """
+    if marks:
+        text = text.replace(_BREAK, " " * len(_BREAK))
+        return [match.span() for match in _WORD_OR_MARK.finditer(text)]
     # Lower-casing may change a word's length, but never makes or removes what separates words.
     return [match.span() for match in _WORD.finditer(text)]
 
@@ -61,10 +72,11 @@ class Vocabulary:
 
     Attributes:
         words: the words by falling frequency in the texts it was built from.
+        marks: whether marks are words, see `split_words`.
     """
 
-    def __init__(self, words: Sequence[str]):
-        self.words = tuple(words)
+    def __init__(self, words: Sequence[str], *, marks: bool = False):
+        self.words, self.marks = tuple(words), marks
         self._ids = _WordIds((word, FIRST_WORD + i) for i, word in enumerate(self.words))
         if len(self._ids) != len(self.words):
             seen: set[str] = set()
@@ -72,7 +84,7 @@ class Vocabulary:
             raise InputError(f"the vocabulary holds the word {ascii(twice)} twice")
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, size: int) -> Vocabulary:
+    def build(cls, texts: Iterable[str], *, size: int, marks: bool = False) -> Vocabulary:
         """The most frequent words of `texts`, at most `size` ids with the special ones.
 
         Words of equal frequency are ordered by the word itself, so the same texts give the same
@@ -88,18 +100,19 @@ class Vocabulary:
             )
         counts: collections.Counter[str] = collections.Counter()
         for text in texts:
-            counts.update(split_words(text))
+            counts.update(split_words(text, marks=marks))
         by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls(by_frequency[: size - FIRST_WORD])
+        return cls(by_frequency[: size - FIRST_WORD], marks=marks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary as JSON, `{"words": [...]}`, all of it or nothing.
+        """Writes the vocabulary as JSON, `{"words": [...]}`, all of it or nothing; `"marks": true` too.
 
         Raises:
             InputError: the file cannot be written, for example since the disk is full.
         """
         path = Path(path)
-        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+        content = {"words": self.words} | ({"marks": True} if self.marks else {})
+        text = json.dumps(content, ensure_ascii=False, indent=0)
         partial = path.with_name(f"{path.name}.partial")
         # A str may hold half a surrogate pair, which strict UTF-8 refuses to write.
         try:
@@ -144,7 +157,7 @@ class Vocabulary:
                     "expected a string that is not empty"
                 )
         try:
-            return cls(words)
+            return cls(words, marks=content.get("marks") is True)
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
@@ -161,7 +174,7 @@ class Vocabulary:
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length is {max_length}; expected at least 1")
         ids = [START]
-        ids.extend(map(self._ids.__getitem__, split_words(text)))
+        ids.extend(map(self._ids.__getitem__, split_words(text, marks=self.marks)))
         if max_length is not None:
             ids = ids[-max_length:]
         return np.array(ids, np.int32)

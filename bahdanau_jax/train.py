@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,17 @@ from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
 from bahdanau_jax import digests, environment, sources
-from bahdanau_jax.batches import padding_share, plan_epoch, steps_per_epoch, train_batches
+from bahdanau_jax.batches import (
+    eval_batches,
+    padding_share,
+    plan_epoch,
+    steps_per_epoch,
+    train_batches,
+)
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.clock import Clock
+from bahdanau_jax.ensemble import Ensemble, make_classifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.lstm import lstm_implementation
 from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class
@@ -79,6 +87,10 @@ def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
         )
     if data.source == "embedded":
         return sources.load_embedded(validation_size=data.validation_size, test_size=data.test_size)
+    if data.source == "rotten_tomatoes":
+        return sources.load_rotten_tomatoes(
+            validation_size=data.validation_size, test_size=data.test_size
+        )
     return sources.make_up(
         train_size=data.train_size,
         validation_size=data.validation_size,
@@ -87,10 +99,35 @@ def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
     )
 
 
-def make_model(config: ConfigDict, num_classes: int) -> AttentionClassifier:
+def make_model(config: ConfigDict, num_classes: int) -> AttentionClassifier | Ensemble:
     """The config's model with fresh weights."""
     rngs = nnx.Rngs(config.seed)
-    return AttentionClassifier(config.vocab_size, num_classes, rngs=rngs, **config.model)
+    return make_classifier(config.vocab_size, num_classes, rngs=rngs, **config.model)
+
+
+def fit_linear(
+    state: nnx.State,
+    model: Ensemble,
+    ids: Sequence[np.ndarray],
+    labels: np.ndarray,
+    config: ConfigDict,
+) -> None:
+    """Fits the ensemble's linear model of n-grams, if it has one, and puts it into the state."""
+    if model.ngrams is None:
+        return
+    # Imported here: scikit-learn takes a second, which other runs need not wait for.
+    from bahdanau_jax.nb_svm import fit_ngrams
+
+    sizes = dict(batch_size=config.batch_size, bucket_lengths=config.bucket_lengths)
+    fitted = fit_ngrams(
+        eval_batches(ids, labels, **sizes),
+        n=model.ngrams.n,
+        rows=model.ngrams.rows,
+        outputs=model.ngrams.bias.shape[0],
+    )
+    for name, values in zip(("weights", "bias"), fitted, strict=True):
+        variable = state["ngrams"][name]
+        variable[...] = jax.device_put(values, variable[...].sharding)
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -148,7 +185,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         evaluate = Evaluator(model, config.bucket_lengths, **sizes)
 
         # Data: text, then ids, then batches.
-        vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size)
+        vocabulary = Vocabulary.build(
+            dataset.train.texts, size=config.vocab_size, marks=config.marks
+        )
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         digests.keep_or_compare(
             workdir / "data.json",
@@ -184,6 +223,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 clock = Clock(**measured)
             except TypeError as error:
                 raise InputError(f"{workdir}/checkpoints/{step} does not fit: {error}") from error
+
+        if isinstance(model, Ensemble) and restored is None:
+            fit_linear(state[0], model, ids["train"], dataset.train.labels, config)
 
         recorder = opened.enter_context(
             Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from bahdanau_jax.classifier import POOLINGS
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.lock import locked
 from bahdanau_jax.optimizer import make_optimizer
@@ -29,6 +30,10 @@ _AT_LEAST = {
     "model.num_layers": 1,
     "model.attention_units": 1,
     "model.head_features": 1,
+    "model.members": 1,
+    "model.ngrams": 0,
+    "model.ngram_rows": 1,
+    "model.bigram_rows": 0,
     "model.chunk_size": 0,
     "batch_size": 1,
     "microbatches": 0,
@@ -39,12 +44,16 @@ _AT_LEAST = {
     "log_every_steps": 1,
 }
 _ONE_OF = {
-    "data.source": ("tfds", "embedded", "made_up"),
+    "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
+    "marks": (True, False),
     "model.dtype": ("float32", "bfloat16"),
     "model.implementation": ("auto", "scan", "native"),
     "model.mask_attention": (True, False),
 }
-_OTHER = ("data.name", "data.data_dir", "bucket_lengths", "model.dropout", "model.head_dropout")
+_RATES = ("model.dropout", "model.head_dropout", "model.word_dropout")
+_OTHER = (
+    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share", *_RATES
+)  # fmt: skip
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
 # What is written before the first step.
 _BEFORE_TRAINING = {"config.json", "data.json", "vocabulary.json"}
@@ -79,12 +88,15 @@ def validate_config(config: ConfigDict) -> None:
         _expect(flat[name] <= _LARGEST, name, flat, f"an integer of at most {_LARGEST}")
     for name, allowed in _ONE_OF.items():
         _expect(flat[name] in allowed, name, flat, " or ".join(map(repr, allowed)))
-    for name in ("model.dropout", "model.head_dropout", "optimizer.b1", "optimizer.b2"):
+    for name in (*_RATES, "optimizer.b1", "optimizer.b2"):
         ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0) < 1
         _expect(ok, name, flat, "a number of at least 0 and below 1")
     for name in ("optimizer.learning_rate", "optimizer.eps"):
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
+    name = "model.ngram_share"
+    ok = _is_number(flat[name]) and 0 <= flat[name] <= 1
+    _expect(ok, name, flat, "a number from 0 to 1")
     name = "optimizer.clip_norm"
     ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
     _expect(ok, name, flat, "0 (never) or more")
@@ -97,6 +109,9 @@ def validate_config(config: ConfigDict) -> None:
         flat,
         "a folder, or None",
     )
+    pooling = flat["model.pooling"]
+    ok = isinstance(pooling, list | tuple) and len(pooling) > 0 and set(pooling) <= set(POOLINGS)
+    _expect(ok, "model.pooling", flat, f"some of {', '.join(POOLINGS)}")
     lengths, longest = flat["bucket_lengths"], flat["max_length"]
     ok = (
         isinstance(lengths, Sequence)

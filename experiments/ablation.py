@@ -16,7 +16,19 @@ IMDB_TINY: dict[str, dict[str, Any]] = {
     "no-clipping": {"optimizer.clip_norm": 0.0},
 }
 
+# What imdb_best.py has beyond a BiLSTM with attention, each left out.
+IMDB_BEST: dict[str, dict[str, Any]] = {
+    "network-alone": {"model.ngrams": 0},
+    "ngrams-alone": {"model.ngram_share": 1.0, "epochs": 1},
+    "pairs-only": {"model.ngrams": 2},
+    "no-marks": {"marks": False},
+    "vocabulary-10k": {"vocab_size": 10_000},
+    "attention-only": {"model.pooling": ("attention",)},
+    "no-word-dropout": {"model.word_dropout": 0.0},
+}
+
 # The config file's name without .py: its variants.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "imdb_tiny": IMDB_TINY,
+    "imdb_best": IMDB_BEST,
 }

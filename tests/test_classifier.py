@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.classifier import AttentionClassifier, _pool
 from bahdanau_jax.objective import loss_and_metrics
+from bahdanau_jax.text import PAD, UNKNOWN
 
 SIZES = dict(embedding_features=6, hidden_features=5, attention_units=4, head_features=3)
 
@@ -35,6 +36,9 @@ def padded(kind):
     }[kind]
 
 
+PARTS = dict(pooling=("attention", "last", "max", "mean"), bigram_rows=40)
+
+
 @nnx.jit
 def run(model, ids):
     def loss(model):
@@ -49,9 +53,10 @@ def logits_and_gradients(model, ids):
     return logits, weights, nnx.to_pure_dict(grads)
 
 
+@pytest.mark.parametrize("options", [{}, PARTS], ids=["plain", "all parts"])
 @pytest.mark.parametrize("kind", ["behind", "in front", "in the middle", "300 more", "in a batch"])
-def test_padding_changes_neither_logits_nor_gradients(kind):
-    model = make()
+def test_padding_changes_neither_logits_nor_gradients(kind, options):
+    model = make(**options)
     want_logits, want_weights, want_grads = logits_and_gradients(model, padded("alone"))
     ids = padded(kind)
     logits, weights, grads = logits_and_gradients(model, ids)
@@ -72,8 +77,9 @@ def test_the_mask_may_be_given():
     )
 
 
-def test_rows_without_a_real_token_give_finite_logits_and_gradients():
-    logits, weights, grads = logits_and_gradients(make(), np.zeros((2, 6), np.int32))
+@pytest.mark.parametrize("options", [{}, PARTS], ids=["plain", "all parts"])
+def test_rows_without_a_real_token_give_finite_logits_and_gradients(options):
+    logits, weights, grads = logits_and_gradients(make(**options), np.zeros((2, 6), np.int32))
     assert np.isfinite(logits).all() and (weights == 0).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
@@ -134,3 +140,42 @@ def test_filler_rows_do_not_count():
     np.testing.assert_allclose(metrics, want_metrics, rtol=1e-6)
     for got, expected in zip(jax.tree.leaves(grads), jax.tree.leaves(want_grads), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_pooling_is_over_real_positions():
+    outputs = jnp.array([[[-3.0, 1.0], [-1.0, 2.0], [0.0, 0.0]], [[0.0, 0.0]] * 3])
+    pooled = _pool(outputs, jnp.array([[True, True, False], [False] * 3]))
+    np.testing.assert_array_equal(pooled["max"], [[-1.0, 2.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(pooled["mean"], [[-2.0, 1.5], [0.0, 0.0]])
+
+
+def test_an_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="expected some of attention, last, max, mean"):
+        make(pooling=("sum",))
+
+
+def test_words_are_dropped_in_training_only():
+    model = make(word_dropout=0.5)
+    ids = (
+        jnp.array(np.random.default_rng(0).integers(4, 50, (4, 200)), jnp.int32)
+        .at[:, 150:]
+        .set(PAD)
+    )
+    np.testing.assert_array_equal(model.drop_words(ids, ids != PAD), ids)
+    model.train()
+    dropped = np.asarray(model.drop_words(ids, ids != PAD))
+    assert (dropped[:, 150:] == PAD).all()
+    changed = dropped != np.asarray(ids)
+    assert (dropped[changed] == UNKNOWN).all()
+    assert 0.4 < changed[:, :150].mean() < 0.6
+    assert (dropped != np.asarray(model.drop_words(ids, ids != PAD))).any()  # drawn anew
+
+
+def test_order_matters_to_pairs_of_words():
+    """And only to them: the words' own embeddings are 0 here."""
+    model = make(bigram_rows=2**12)
+    table = model.bigrams.embedding
+    table[...] = jnp.array(np.random.default_rng(0).normal(size=table.shape), jnp.float32)
+    model.embedding.embedding[...] = jnp.zeros_like(model.embedding.embedding[...])
+    one, other = (model(jnp.array([ids]))[0] for ids in ([5, 7, 9], [7, 5, 9]))
+    assert abs(float(one[0, 0] - other[0, 0])) > 1e-6

@@ -9,7 +9,7 @@ import pytest
 from small_imdb import check_dataset
 
 from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.sources import load_embedded
+from bahdanau_jax.sources import load_embedded, load_rotten_tomatoes
 
 
 @pytest.fixture
@@ -126,3 +126,25 @@ def share_with_partner(held_out, rest) -> float:
         shared = collections.Counter(i for word in found for i in holders.get(word, ()))
         partners += max(shared.values(), default=0) >= 5
     return partners / len(held_out)
+
+
+def test_rotten_tomatoes_sentences_are_held_out_by_their_text(package):
+    rows = [f"imdb {i},0,imdb" for i in range(50)]
+    rows += [f"sentence {i} .,{i % 2},rotten_tomatoes" for i in range(100)]
+    package.write_text("text,label,source\n" + "\n".join(rows) + "\n")
+    dataset = load_rotten_tomatoes(validation_size=20, test_size=30)
+    test = check_dataset(dataset)
+    assert (len(dataset.train), len(dataset.validation), len(test)) == (50, 20, 30)
+    everything = [*dataset.train.texts, *dataset.validation.texts, *test.texts]
+    assert sorted(everything) == sorted(f"sentence {i} ." for i in range(100))
+    # The file's order does not matter.
+    package.write_text("text,label,source\n" + "\n".join(rows[::-1]) + "\n")
+    again = load_rotten_tomatoes(validation_size=20, test_size=30)
+    assert set(again.read_test().texts) == set(test.texts)
+
+
+def test_rotten_tomatoes_sizes_must_leave_something(package):
+    write_reviews(package)
+    package.write_text(package.read_text().replace("another,7", "another,0"))
+    with pytest.raises(InputError, match="test_size is 2; expected 1 to 1 of 2 reviews"):
+        load_rotten_tomatoes(validation_size=1, test_size=2)

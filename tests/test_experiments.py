@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from bahdanau_jax.workdir import flatten, validate_config
-from experiments import imdb, imdb_embedded, imdb_tiny, imdb_unmasked
+from experiments import (
+    imdb,
+    imdb_best,
+    imdb_embedded,
+    imdb_tiny,
+    imdb_unmasked,
+    rotten_tomatoes_best,
+)
 
 FOLDER = Path(imdb.__file__).parent
 CONFIGS = [
@@ -51,6 +58,10 @@ def test_imdb_is_the_notebook():
 def test_variants_change_what_they_say_and_no_more():
     assert differences(imdb_embedded.get_config()) == {"data.source"}
     assert differences(imdb_unmasked.get_config()) == {"model.mask_attention", "bucket_lengths"}
+    assert differences(rotten_tomatoes_best.get_config()) == {
+        *differences(imdb_best.get_config()),
+        *("data.source", "data.validation_size", "data.test_size"),
+    }
     tiny = imdb_tiny.get_config()
     assert tiny.data.source == "made_up"
     assert tiny.optimizer.name == imdb.get_config().optimizer.name

@@ -24,6 +24,28 @@ def test_split_words_is_kerass_rule():
     assert split_words("a\u00a0b c\rd") == ["a\u00a0b", "c\rd"]
 
 
+def test_marks_are_words_if_asked_for():
+    text = "It's <br />GREAT,\treally well-made!! 9/10 :("
+    words = ["it's", "great", ",", "really", "well-made", "!", "!", "9", "/", "10", ":", "("]
+    assert split_words(text, marks=True) == words
+
+
+@untimed
+@given(any_text.map(lambda text: text.replace("9", "<br />")))
+def test_spans_are_where_the_words_and_marks_stand(text):
+    spans = word_spans(text, marks=True)
+    words = [text[start:end].lower() for start, end in spans]
+    assert words == split_words(text, marks=True)
+    assert all(end <= start for (_, end), (start, _) in zip(spans, spans[1:], strict=False))
+
+
+def test_a_vocabulary_with_marks_is_saved_and_loaded_as_one(tmp_path):
+    Vocabulary.build(["So good!"], size=100, marks=True).save(tmp_path / "v.json")
+    loaded = Vocabulary.load(tmp_path / "v.json")
+    assert loaded.marks and set(loaded.words) == {"so", "good", "!"}
+    assert loaded.decode(loaded.encode("good!")) == ["<start>", "good", "!"]
+
+
 @untimed
 @given(any_text)
 def test_spans_are_where_the_words_stand(text):

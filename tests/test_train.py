@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from bahdanau_jax import sources, text, train
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.predict import Predictor
 from bahdanau_jax.recorder import Recorder
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.stop import Stopped
@@ -153,7 +154,41 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
     check_same(tmp_path / "run", finished[0])
 
 
-def check_same(run, undisturbed):
+def ensemble_config():
+    config = small_config()
+    config.marks = True
+    config.model.members, config.model.ngrams, config.model.ngram_rows = 2, 2, 4096
+    config.model.pooling = ("attention", "max", "mean")
+    config.model.bigram_rows, config.model.word_dropout = 64, 0.1
+    config.epochs = 1
+    return config
+
+
+def test_an_ensemble_goes_on_to_the_same_bits_and_predicts_from_its_folder(tmp_path, monkeypatch):
+    train.train_and_evaluate(ensemble_config(), tmp_path / "undisturbed")
+    advance = Recorder.advance
+
+    def killing(self, step):
+        if step > 5:
+            raise Killed
+        advance(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "advance", killing)
+        with pytest.raises(Killed):
+            train.train_and_evaluate(ensemble_config(), tmp_path / "run")
+    train.train_and_evaluate(ensemble_config(), tmp_path / "run")
+    check_same(tmp_path / "run", tmp_path / "undisturbed", last_step=6)
+
+    dataset = sources.make_up(train_size=90, validation_size=20, test_size=30, seed=0)
+    lines = [json.loads(x) for x in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    predictor = Predictor.load(tmp_path / "run")
+    for line, got in zip(lines, predictor(dataset.validation.texts), strict=False):
+        np.testing.assert_allclose(got.probabilities, line["probabilities"], atol=1e-5)
+        assert any(word in ".,!?" for word in got.words)
+
+
+def check_same(run, undisturbed, last_step=12):
     """The same bits, but for what a clock measured."""
     assert (
         read_json(run / "result.json")["splits"]
@@ -162,7 +197,7 @@ def check_same(run, undisturbed):
     assert figures(run) == figures(undisturbed)
     for name in ("predictions.jsonl", "vocabulary.json", "config.json", "data.json"):
         assert (run / name).read_bytes() == (undisturbed / name).read_bytes()
-    ours, theirs = parameters(run), parameters(undisturbed)
+    ours, theirs = parameters(run, last_step), parameters(undisturbed, last_step)
     for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         if jnp.issubdtype(got.dtype, jax.dtypes.prng_key):
             got, want = jax.random.key_data(got), jax.random.key_data(want)
@@ -294,7 +329,7 @@ def test_a_rule_of_words_that_changed_is_noticed_and_a_damaged_vocabulary_mended
 ):
     run = copy_without_result(finished[0], tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(text, "split_words", lambda line: line.split())
+        patch.setattr(text, "split_words", lambda line, **_: line.split())
         with pytest.raises(InputError, match="vocabulary is not what this run began with"):
             train.train_and_evaluate(small_config(), run)
     (run / "vocabulary.json").write_text("")

@@ -1,0 +1,125 @@
+"""n-grams as Python tuples are the reference; then the linear model against scikit-learn's own path."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bahdanau_jax.batches import eval_batches
+from bahdanau_jax.nb_svm import fit_ngrams
+from bahdanau_jax.ngrams import NgramClassifier, NgramEmbedding, distinct_rows, ngram_rows
+
+ROWS = 2**20  # few words: no two n-grams share a row
+texts = st.lists(st.integers(0, 9), min_size=1, max_size=12)  # 0 is padding, anywhere
+
+
+def tuples_at(ids, n):
+    """The n-gram of real words that ends at each position, or None."""
+    found, words = [], []
+    for i in ids:
+        words += [i] if i else []
+        found.append(tuple(words[-n:]) if i and len(words) >= n else None)
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@given(texts, texts)
+def test_a_row_stands_for_an_ngram_of_real_words(n, first, second):
+    length = 12
+    batch = np.array([x + [0] * (length - len(x)) for x in (first, second)], np.int32)
+    rows = np.asarray(ngram_rows(jnp.array(batch), n=n, rows=ROWS)).reshape(-1)
+    ngrams = sum((tuples_at(row.tolist(), n) for row in batch), [])
+    assert [row == -1 for row in rows] == [ngram is None for ngram in ngrams]
+    assert rows.max() < ROWS
+    pairs = {(row, ngram) for row, ngram in zip(rows, ngrams, strict=True)}
+    assert len(pairs) == len({row for row, _ in pairs}) == len({ngram for _, ngram in pairs})
+
+
+@given(texts)
+def test_each_ngram_counts_once(ids):
+    padded = jnp.array([ids + [0] * (12 - len(ids))], jnp.int32)
+    found = np.asarray(distinct_rows(padded, n=2, rows=ROWS))[0]
+    want = (set(tuples_at(ids, 1)) | set(tuples_at(ids, 2))) - {None}
+    assert len(found[found >= 0]) == len(set(found[found >= 0])) == len(want)
+
+
+def test_rows_are_used_evenly():
+    ids = jnp.array(np.random.default_rng(0).integers(1, 30_000, (50, 400)), jnp.int32)
+    rows = np.asarray(ngram_rows(ids, n=2, rows=16))
+    share = np.bincount(rows[rows >= 0], minlength=16) / (rows >= 0).sum()
+    assert np.abs(share - 1 / 16).max() < 0.01
+
+
+def test_the_mask_may_be_given():
+    ids, mask = jnp.array([[5, 9, 7]]), jnp.array([[True, False, True]])
+    rows = ngram_rows(ids, mask, n=2, rows=ROWS)
+    assert rows[0, 2] == ngram_rows(jnp.array([[5, 7]]), n=2, rows=ROWS)[0, 1]
+    assert rows[0, 1] == -1
+
+
+def test_the_embedding_is_zero_where_no_ngram_ends():
+    embedding = NgramEmbedding(n=2, rows=50, features=3)
+    embedding.embedding[...] = jnp.ones((50, 3))
+    found = embedding(jnp.array([[0, 5, 0, 7, 8]]))
+    assert found[0].tolist() == [[0] * 3] * 3 + [[1] * 3] * 2
+
+
+def make_texts(classes, seed=0):
+    """Words 10 * class to 10 * class + 9 tell the class, 100 to 109 nothing."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, 200).astype(np.int32)
+    ids = []
+    for label in labels:
+        told = 1 + 10 * label + rng.integers(0, 10, 3)
+        ids.append(rng.permutation(np.r_[told, rng.integers(100, 110, rng.integers(1, 9))]))
+    return [x.astype(np.int32) for x in ids], labels
+
+
+def batches_of(ids, labels):
+    return eval_batches(ids, labels, batch_size=64, bucket_lengths=[8, 16])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_what_is_fitted_tells_the_classes_apart(classes):
+    ids, labels = make_texts(classes)
+    outputs = 1 if classes == 2 else classes
+    fitted = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, outputs=outputs)
+    model = NgramClassifier(n=2, rows=ROWS, num_classes=classes)
+    model.weights[...], model.bias[...] = map(jnp.array, fitted)
+    assert not nnx.state(model, nnx.Param)  # nothing for the optimizer
+    other, other_labels = make_texts(classes, seed=1)
+    right = 0
+    for batch in batches_of(other, other_labels):
+        logits = np.asarray(model(jnp.array(batch.ids)))
+        guess = logits[:, 0] > 0 if classes == 2 else logits.argmax(1)
+        right += (guess == batch.labels)[batch.real].sum()
+    assert right > 190
+
+
+def test_it_is_the_baselines_model():
+    """The same words as text through CountVectorizer, as experiments/baseline.py has it."""
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    from experiments.baseline import _times, log_count_ratio, logits_of
+
+    ids, labels = make_texts(2)
+    texts = [" ".join(map(str, x)) for x in ids]
+    vectorizer = CountVectorizer(
+        ngram_range=(1, 2), binary=True, tokenizer=str.split, token_pattern=None, dtype=np.float32
+    )
+    occurs = csr_array(vectorizer.fit_transform(texts))
+    ratio = log_count_ratio(occurs, labels, 1.0)
+    solver = LogisticRegression(C=1.0, solver="liblinear", dual=True, max_iter=1_000)
+    want = logits_of(solver.fit(_times(occurs, ratio), labels), _times(occurs, ratio))
+
+    model = NgramClassifier(n=2, rows=ROWS)
+    fitted = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS)
+    model.weights[...], model.bias[...] = map(jnp.array, fitted)
+    got = np.zeros_like(want)
+    for batch in batches_of(ids, labels):
+        got[batch.rows[batch.real]] = np.asarray(model(jnp.array(batch.ids)))[batch.real]
+    np.testing.assert_allclose(got, want, atol=0.01)  # the solver stops at a tolerance
