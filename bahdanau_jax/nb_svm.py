@@ -67,5 +67,6 @@ def fit_ngrams(
             C=c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
         solver.fit(features, is_class)
-        weights[:, output], bias[output] = solver.coef_[0] * ratio, solver.intercept_[0]
+        weights[:, output] = solver.coef_[0] * ratio
+        bias[output] = np.asarray(solver.intercept_)[0]
     return weights, bias

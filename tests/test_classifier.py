@@ -174,6 +174,7 @@ def test_words_are_dropped_in_training_only():
 def test_order_matters_to_pairs_of_words():
     """And only to them: the words' own embeddings are 0 here."""
     model = make(bigram_rows=2**12)
+    assert model.bigrams is not None
     table = model.bigrams.embedding
     table[...] = jnp.array(np.random.default_rng(0).normal(size=table.shape), jnp.float32)
     model.embedding.embedding[...] = jnp.zeros_like(model.embedding.embedding[...])

@@ -161,7 +161,6 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
         ("model.word_dropout", 1.0),
         ("model.pooling", ()),
         ("model.pooling", ("sum",)),
-        ("model.pooling", "max"),
         ("model.members", 0),
         ("model.ngrams", -1),
         ("model.ngram_rows", 0),
