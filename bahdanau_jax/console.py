@@ -15,6 +15,7 @@ from rich.table import Table
 
 from bahdanau_jax.environment import hardware
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.ngrams import Fixed
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.text import FIRST_WORD, UNKNOWN
 from bahdanau_jax.workdir import read_json
@@ -95,7 +96,7 @@ def layers(model: nnx.Module) -> list[tuple[str, str, int]]:
     [('(model)', 'kernel[2,3] bias[3]', 9)]
     """
     order = {name: i for i, name in enumerate(vars(model))}
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, Fixed)))
     # nnx sorts attributes by name; the order in which the model made them reads as the data flows.
     flat = sorted(flat, key=lambda item: order.get(str(item[0][0]), len(order)))
     found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}

@@ -20,10 +20,10 @@ def get_config() -> ConfigDict:
 
     config.model.num_layers = 1
     config.model.pooling = ("attention", "max", "mean")
-    config.model.word_dropout = 0.1
+    config.model.word_dropout = 0.3
     config.model.ngrams = 3
-    config.model.ngram_rows = 2**22
-    config.model.ngram_share = 0.5
+    config.model.ngram_rows = 2**24
+    config.model.ngram_share = 0.7
 
     config.batch_size = 128
     config.checkpoint.every_steps = 200

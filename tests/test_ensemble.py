@@ -8,6 +8,7 @@ from flax import nnx
 from test_classifier import SIZES, padded
 
 from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.console import parameter_count
 from bahdanau_jax.ensemble import Ensemble, make_classifier
 
 PARTS = dict(pooling=("attention", "last", "max", "mean"), bigram_rows=40)
@@ -91,3 +92,9 @@ def test_one_member_alone_is_the_classifier_itself():
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_was_fitted_counts_as_parameters():
+    model = make(members=1, ngram_rows=1000)
+    alone = AttentionClassifier(50, 2, **SIZES, **PARTS, rngs=nnx.Rngs(0))
+    assert parameter_count(model) == parameter_count(alone) + 1001
