@@ -16,7 +16,7 @@ IMDB_TINY: dict[str, dict[str, Any]] = {
     "no-clipping": {"optimizer.clip_norm": 0.0},
 }
 
-# What imdb_best.py has beyond a BiLSTM with attention, each left out.
+# What imdb_best.py has beyond a BiLSTM with attention, each left out; and two things that it has not.
 IMDB_BEST: dict[str, dict[str, Any]] = {
     "network-alone": {"model.ngrams": 0},
     "ngrams-alone": {"model.ngram_share": 1.0, "epochs": 1},
@@ -25,6 +25,8 @@ IMDB_BEST: dict[str, dict[str, Any]] = {
     "vocabulary-10k": {"vocab_size": 10_000},
     "attention-only": {"model.pooling": ("attention",)},
     "no-word-dropout": {"model.word_dropout": 0.0},
+    "pairs-in-the-network": {"model.bigram_rows": 65_536},
+    "two-networks": {"model.members": 2},
 }
 
 # The config file's name without .py: its variants.

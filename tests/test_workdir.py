@@ -165,7 +165,6 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
         ("model.ngrams", -1),
         ("model.ngram_rows", 0),
         ("model.ngram_share", 1.5),
-        ("marks", 1.5),
         ("model.dtype", "int8"),
         ("optimizer.learning_rate", 0.0),
         ("optimizer.learning_rate", float("inf")),
