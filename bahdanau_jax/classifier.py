@@ -121,19 +121,21 @@ class AttentionClassifier(nnx.Module):
         self,
         ids: Int[Array, "batch time"],
         mask: Bool[Array, "batch time"] | None = None,
+        *,
+        embedded: Float[Array, "batch time embedding_features"] | None = None,
     ) -> tuple[Float[Array, "batch outputs"], Float[Array, "batch time"]]:
         """Returns float32 logits [batch, 1 or num_classes] and attention weights [batch, time].
 
         Args:
           ids: token ids, 0 <= id < vocab_size.
           mask: True where a token is real; None: where `ids` is not the padding id 0.
+          embedded: taken in place of `self.embed(ids, mask)`, for gradients with respect to the inputs:
+            `ids` have none.
         """
         if mask is None:
             mask = ids != PAD
         ids = self.drop_words(ids, mask)
-        hidden = self.embedding(ids)  # [batch, time, embedding_features]
-        if self.bigrams is not None:
-            hidden += self.bigrams(ids, mask)
+        hidden = self.embed(ids, mask) if embedded is None else embedded  # [batch, time, features]
         h = None
         for layer in self.encoder:
             hidden, (h, _) = layer(hidden, mask)  # [batch, time, 2*hidden], [batch, 2*hidden]
@@ -143,6 +145,13 @@ class AttentionClassifier(nnx.Module):
         chosen = jnp.concatenate([pooled[name] for name in self.pooling], axis=-1)
         features = self.head_dropout(nnx.relu(self.hidden(chosen)))  # [batch, head_features]
         return self.output(features).astype(jnp.float32), weights
+
+    def embed(
+        self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time embedding_features"]:
+        """The vectors that the encoder reads, one for each token."""
+        embedded = self.embedding(ids)
+        return embedded if self.bigrams is None else embedded + self.bigrams(ids, mask)
 
     def drop_words(
         self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"]

@@ -30,6 +30,9 @@ RUN_FILES = {
     "tensorboard": "the same for tensorboard --logdir",
     "train.log": "what was printed, with times",
     "predictions.jsonl": "one line for each test review",
+    "reviews.jsonl": "the texts of some of them",
+    "calibration.json": "the temperature that predictions are scaled by",
+    "report.html": "where it fails, and whether its attention can be believed",
     "result.json": "this table",
 }
 

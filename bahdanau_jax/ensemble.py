@@ -1,5 +1,7 @@
 """Several classifiers in one model: each is trained by its own loss, their logits are averaged."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -54,18 +56,36 @@ class Ensemble(nnx.Module):
         )
         self.ngram_share = ngram_share
 
+    def embed(
+        self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"]
+    ) -> tuple[Float[Array, "batch time embedding_features"], ...]:
+        """What each network's encoder reads; n-grams of the linear model are no part of it."""
+        return tuple(member.embed(ids, mask) for member in self.members)
+
     def separate(
-        self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"] | None = None
+        self,
+        ids: Int[Array, "batch time"],
+        mask: Bool[Array, "batch time"] | None = None,
+        *,
+        embedded: Sequence[Float[Array, "batch time embedding_features"]] | None = None,
     ) -> tuple[Float[Array, "members batch outputs"], Float[Array, "batch time"]]:
         """Each network's own logits, by which it is trained, and their mean attention weights."""
-        logits, weights = zip(*(member(ids, mask) for member in self.members), strict=True)
+        inputs = [None] * len(self.members) if embedded is None else embedded
+        found = (
+            member(ids, mask, embedded=x) for member, x in zip(self.members, inputs, strict=True)
+        )
+        logits, weights = zip(*found, strict=True)
         return jnp.stack(logits), jnp.mean(jnp.stack(weights), axis=0)
 
     def __call__(
-        self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"] | None = None
+        self,
+        ids: Int[Array, "batch time"],
+        mask: Bool[Array, "batch time"] | None = None,
+        *,
+        embedded: Sequence[Float[Array, "batch time embedding_features"]] | None = None,
     ) -> tuple[Float[Array, "batch outputs"], Float[Array, "batch time"]]:
         """As AttentionClassifier's: float32 logits, of all models together, and attention weights."""
-        separate, weights = self.separate(ids, mask)
+        separate, weights = self.separate(ids, mask, embedded=embedded)
         logits = jnp.mean(separate, axis=0)
         if self.ngrams is not None:
             logits += self.ngram_share * (self.ngrams(ids, mask) - logits)

@@ -10,20 +10,29 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
 
+from bahdanau_jax.calibration import read_temperature
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.ensemble import Ensemble, make_classifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.objective import probabilities
-from bahdanau_jax.text import PAD, SPECIAL_WORDS, START, UNKNOWN, Vocabulary, split_words
+from bahdanau_jax.text import (
+    PAD,
+    SPECIAL_WORDS,
+    START,
+    UNKNOWN,
+    Vocabulary,
+    split_words,
+    word_spans,
+)
 from bahdanau_jax.workdir import read_json
 
 _LARGE = {"cpu": 64}  # rows in a batch, elsewhere 256: what a CPU's caches hold is faster
@@ -65,6 +74,7 @@ class Predictor:
         label_names: a name for each class.
         bucket_lengths: the increasing lengths to pad to; the last is the most words that are read.
         step: how many steps the model was trained for.
+        temperature: what the logits are divided by; see `calibration.py`.
     """
 
     def __init__(
@@ -75,11 +85,12 @@ class Predictor:
         label_names: Sequence[str],
         bucket_lengths: Sequence[int],
         step: int = 0,
+        temperature: float = 1.0,
     ):
-        self.vocabulary, self.step = vocabulary, step
+        self.vocabulary, self.step, self.temperature = vocabulary, step, temperature
         self.label_names = tuple(label_names)
         self.bucket_lengths = tuple(bucket_lengths)
-        self._graphdef, self._state = nnx.split(nnx.view(model, deterministic=True))
+        self.graphdef, self.state = nnx.split(nnx.view(model, deterministic=True))
 
     @classmethod
     def load(cls, workdir: str | Path) -> Predictor:
@@ -120,37 +131,40 @@ class Predictor:
             raise InputError(f"{workdir}/config.json describes no model: {message}") from error
         step = restore_model(workdir, model)
         return cls(
-            model, vocabulary, label_names=label_names, bucket_lengths=bucket_lengths, step=step
+            model,
+            vocabulary,
+            label_names=label_names,
+            bucket_lengths=bucket_lengths,
+            step=step,
+            temperature=read_temperature(workdir),
         )
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """A prediction for each text, in the texts' order.
 
-        Texts of similar length share a batch, of at most 64 rows (256 off the CPU); there are three
-        numbers of rows and a few lengths, so that little is compiled.
+        Its probabilities are those of the run's temperature, where the run has one.
         """
         if isinstance(texts, str):
             raise TypeError("texts: expected a list of texts, got a text; pass [text]")
         texts = list(texts)
-        large = _LARGE.get(jax.default_backend(), 256)
         ids = self.vocabulary.encode_all(texts, max_length=self.bucket_lengths[-1])
-        lengths = np.array([len(x) for x in ids], np.int64)
-        outputs, order = [], np.argsort(-lengths, kind="stable")
-        while len(order):
-            rows = large if len(order) >= large else _SMALL if len(order) > 1 else 1
-            chosen, order = order[:rows], order[rows:]
-            length = self.bucket_lengths[np.searchsorted(self.bucket_lengths, lengths[chosen[0]])]
-            batch = np.full((rows, length), PAD, np.int32)
-            # Rows that only complete the batch hold a text without words.
-            batch[:, 0] = START
-            for row, i in zip(batch, chosen, strict=False):
-                row[: lengths[i]] = ids[i]
-            outputs.append((chosen, _forward(self._graphdef, self._state, batch)))
-        predictions: dict[int, Prediction] = {}
+        found = zip(texts, ids, *self.predict_ids(ids), strict=True)
+        return [self._prediction(*one) for one in found]
+
+    def predict_ids(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Probabilities float32 [n, classes] and weights, float32 [length] each, of n rows of ids."""
+        lengths = [len(x) for x in ids]
+        outputs = [
+            (chosen, _forward(self.graphdef, self.state, batch, self.temperature))
+            for chosen, batch in padded_batches(ids, self.bucket_lengths)
+        ]
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for chosen, batch in jax.device_get(outputs):
             for i, p, weights in zip(chosen, *batch, strict=False):
-                predictions[int(i)] = self._prediction(texts[i], ids[i], p, weights)
-        return [predictions[i] for i in range(len(ids))]
+                found[int(i)] = p, weights[: lengths[i]]
+        probabilities = [found[i][0] for i in range(len(ids))]
+        weights = [found[i][1] for i in range(len(ids))]
+        return np.array(probabilities, np.float32).reshape(len(ids), len(self.label_names)), weights
 
     def _prediction(
         self, text: str, ids: np.ndarray, p: np.ndarray, weights: np.ndarray
@@ -163,10 +177,63 @@ class Predictor:
             words=[SPECIAL_WORDS[START], *split_words(text, marks=self.vocabulary.marks)][
                 -len(ids) :
             ],
-            weights=weights[: len(ids)],
+            weights=weights,
             known=ids != UNKNOWN,
             marks=self.vocabulary.marks,
         )
+
+
+class WordsRead(NamedTuple):
+    """The words of a text that the model reads, and the scale that their weights are shown on."""
+
+    spans: list[tuple[int, int]]  # where each stands in the text
+    weights: np.ndarray  # [words]
+    known: np.ndarray  # bool [words]: in the vocabulary
+    low: (
+        float  # the lightest weight; attention is often near even: from 0 all would be shaded alike
+    )
+    top: float
+    reach: float  # top - low, but not 0
+    unread: int  # words before them
+
+
+def words_read(text: str, prediction: Prediction) -> WordsRead:
+    """Finds the words of `prediction` in its text: of a long one the end, and then no start either."""
+    all_spans = word_spans(text, marks=prediction.marks)
+    spans = all_spans[-len(prediction.words) :]
+    weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
+    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
+    reach = max(top - low, 1e-9)
+    return WordsRead(spans, weights, known, low, top, reach, len(all_spans) - len(spans))
+
+
+def padded_batches(
+    ids: Sequence[np.ndarray], bucket_lengths: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cuts rows of ids into padded batches: rows of similar length together.
+
+    A batch has at most 64 rows (256 off the CPU); there are three numbers of rows and a few lengths,
+    so that little is compiled. Rows that only complete a batch, at its end, hold a text without words.
+
+    Args:
+        ids: int32 [length] each, none longer than the last bucket.
+        bucket_lengths: the increasing lengths to pad to.
+
+    Yields:
+        which of `ids` stand in the batch, and the batch, int32 [rows, length].
+    """
+    large = _LARGE.get(jax.default_backend(), 256)
+    lengths = np.array([len(x) for x in ids], np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    while len(order):
+        rows = large if len(order) >= large else _SMALL if len(order) > 1 else 1
+        chosen, order = order[:rows], order[rows:]
+        length = bucket_lengths[int(np.searchsorted(bucket_lengths, lengths[chosen[0]]))]
+        batch = np.full((rows, length), PAD, np.int32)
+        batch[:, 0] = START
+        for row, i in zip(batch, chosen, strict=False):
+            row[: lengths[i]] = ids[i]
+        yield chosen, batch
 
 
 def _read_config(workdir: Path) -> tuple[dict[str, Any], list[int]]:
@@ -197,7 +264,7 @@ def _read_label_names(workdir: Path, num_classes: int) -> list[str]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(graphdef: nnx.GraphDef, state: nnx.State, ids: jax.Array):
+def _forward(graphdef: nnx.GraphDef, state: nnx.State, ids: jax.Array, temperature: float):
     """Probabilities [batch, classes] and weights [batch, time] of ids [batch, time]."""
     logits, weights = nnx.merge(graphdef, state)(ids)
-    return probabilities(logits), weights
+    return probabilities(logits / temperature), weights

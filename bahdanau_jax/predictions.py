@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,13 @@ class Predictions:
         ids: n names, as `Examples.ids`.
         labels: int32 [n], the true ones.
         probabilities: float32 [n, classes].
+        words: int [n], how many words each review has; None where that was not kept.
     """
 
     ids: list[str]
     labels: np.ndarray
     probabilities: np.ndarray
+    words: np.ndarray | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -34,21 +37,27 @@ class Predictions:
         return self.probabilities.argmax(axis=1) == self.labels
 
 
-def write_predictions(path: Path, splits: dict[str, tuple[Examples, np.ndarray]]) -> None:
-    """One JSON line per review: split, id, label and the probability of each class.
+def write_predictions(
+    path: Path,
+    splits: Mapping[str, tuple[Examples, np.ndarray]],
+    words: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+) -> None:
+    """One JSON line per review: split, id, label, the probability of each class, and how many words it has.
 
     Args:
         path: the file.
         splits: by name, the examples and their logits [n, outputs] (one output: a sigmoid's).
+        words: by split, the number of words of each review, [n]; None: not told.
     """
-    lines = [
-        json.dumps({"split": split, "id": name, "label": int(label), "probabilities": p.tolist()})
-        for split, (examples, logits) in splits.items()
-        for name, label, p in zip(
-            examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True
-        )
-    ]
-    write_text(path, "".join(line + "\n" for line in lines))
+    lines = []
+    for split, (examples, logits) in splits.items():
+        found = zip(examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True)
+        for i, (name, label, p) in enumerate(found):
+            record = {"split": split, "id": name, "label": int(label), "probabilities": p.tolist()}
+            if words is not None:
+                record["words"] = int(words[split][i])
+            lines.append(json.dumps(record) + "\n")
+    write_text(path, "".join(lines))
 
 
 def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
@@ -58,7 +67,7 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
         InputError: the folder has no predictions.jsonl, it is damaged, or nothing in it is of `split`.
     """
     path = Path(workdir) / "predictions.jsonl"
-    ids, labels, rows = [], [], []
+    ids, labels, rows, words = [], [], [], []
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -68,6 +77,8 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
                         ids.append(str(record["id"]))
                         labels.append(int(record["label"]))
                         rows.append([float(p) for p in record["probabilities"]])
+                        if "words" in record:
+                            words.append(int(record["words"]))
                         if not rows[-1] or len(rows[-1]) != len(rows[0]):
                             raise ValueError(f"{len(rows[-1])} probabilities")
                 except (ValueError, KeyError, TypeError) as error:
@@ -81,4 +92,9 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     if not ids:
         raise InputError(f"{path} holds no prediction of the split {split}")
-    return Predictions(ids, np.array(labels, np.int32), np.array(rows, np.float32))
+    return Predictions(
+        ids,
+        np.array(labels, np.int32),
+        np.array(rows, np.float32),
+        np.array(words) if len(words) == len(ids) else None,
+    )

@@ -28,8 +28,9 @@ from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.clock import Clock
 from bahdanau_jax.ensemble import Ensemble, make_classifier
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.kept_reviews import write_reviews
 from bahdanau_jax.lstm import lstm_implementation
-from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class
+from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class, probabilities
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.predictions import write_predictions
 from bahdanau_jax.recorder import Recorder
@@ -311,13 +312,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
         # The end: every split as the final model sees it, test among them for the first time.
         test = dataset.read_test()
-        ids["test"] = vocabulary.encode_all(test.texts, max_length=config.max_length)
+        whole["test"] = vocabulary.encode_all(test.texts)
+        ids["test"] = [x[-config.max_length :] for x in whole["test"]]
         examples = {"train": dataset.train, "validation": dataset.validation, "test": test}
         logits = {split: evaluate(state[0], ids[split]) for split in examples}
         write_predictions(
             workdir / "predictions.jsonl",
             {split: (examples[split], logits[split]) for split in ("validation", "test")},
+            words={split: [len(x) - 1 for x in whole[split]] for split in ("validation", "test")},
         )
+        write_reviews(workdir, test, np.asarray(probabilities(logits["test"])))
         result = {
             "dataset": dataset.name,
             "label_names": list(dataset.label_names),
@@ -339,8 +343,25 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         }
         checkpoints.wait()
         write_json(workdir / "result.json", result)
+        if jax.process_index() == 0:
+            add_report(workdir, recorder)
         show.show_result(console, result, log=recorder.log)
     return result
+
+
+def add_report(workdir: Path, recorder: Recorder) -> None:
+    """Makes report.html and calibration.json; the run is finished without them, so no fault may end it."""
+    begun = time.monotonic()
+    try:
+        from bahdanau_jax.report import (
+            make_report,
+        )  # matplotlib and Jinja, which training does without
+
+        file = make_report(workdir)
+        recorder.note(f"report in {file} ({show.format_seconds(time.monotonic() - begun)})")
+    except Exception as error:
+        message = " ".join(str(error).split()) or "no message"
+        recorder.note(f"warning: there is no report ({type(error).__name__}: {message[:300]})")
 
 
 def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:

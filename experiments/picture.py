@@ -19,15 +19,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.predict import Prediction, Predictor
-from bahdanau_jax.text import word_spans
+from bahdanau_jax.predict import Prediction, Predictor, words_read
 from bahdanau_jax.workdir import read_json
 from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
 
@@ -96,30 +94,6 @@ def lay_out(
 def printable(text: str) -> str:
     """The text with blanks for what is not printable."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-class WordsRead(NamedTuple):
-    """The words of a text that the model reads, and the scale that their weights are shown on."""
-
-    spans: list[tuple[int, int]]  # where each stands in the text
-    weights: np.ndarray  # [words]
-    known: np.ndarray  # bool [words]: in the vocabulary
-    low: (
-        float  # the lightest weight; attention is often near even: from 0 all would be shaded alike
-    )
-    top: float
-    reach: float  # top - low, but not 0
-    unread: int  # words before them
-
-
-def words_read(text: str, prediction: Prediction) -> WordsRead:
-    """Finds the words of `prediction` in its text: of a long one the end, and then no start either."""
-    all_spans = word_spans(text, marks=prediction.marks)
-    spans = all_spans[-len(prediction.words) :]
-    weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
-    low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)
-    reach = max(top - low, 1e-9)
-    return WordsRead(spans, weights, known, low, top, reach, len(all_spans) - len(spans))
 
 
 def draw(path: Path, text: str, prediction: Prediction, *, headline: str, caption: str) -> None:

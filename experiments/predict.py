@@ -38,10 +38,10 @@ from rich.text import Text
 from bahdanau_jax import environment
 from bahdanau_jax.console import format_seconds, make_console
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.predict import Prediction, Predictor
+from bahdanau_jax.predict import Prediction, Predictor, WordsRead, words_read
 from bahdanau_jax.text_files import FORMATS, as_they_come, format_of, in_chunks, read_texts
 from experiments.command import asks_for_help, fail, one_line
-from experiments.picture import SHADES, printable, words_read
+from experiments.picture import SHADES, printable
 
 CHUNK = 4096  # texts predicted at a time: similar lengths find each other, and memory stays flat
 HEAVIEST = 8  # words listed under a text
@@ -55,8 +55,7 @@ def show(console: Console, text: str, prediction: Prediction) -> None:
     cut = read.spans[0][0] if read.unread else 0
     shaded = Text(printable(text))  # what is not printable could be an order to the terminal
     for (start, end), weight, is_known in zip(read.spans, read.weights, read.known, strict=True):
-        level = round((len(SHADES) - 1) * (float(weight) - read.low) / read.reach)
-        shade = f"black on {SHADES[level]}" if level else ""
+        shade = shade_of(read, weight)
         shaded.stylize(shade + ("" if is_known else " underline"), start, end)
     console.print(Text(f"{prediction.label}  {prediction.probability:.1%}", style="bold"))
     console.print(Text("… ") + shaded[cut:] if cut else shaded)
@@ -67,10 +66,18 @@ def show(console: Console, text: str, prediction: Prediction) -> None:
     order = np.argsort(-prediction.weights, kind="stable")[:HEAVIEST]
     width = max(len(prediction.words[i]) for i in order)
     for i in order:
-        word = printable(prediction.words[i])
+        word = Text(printable(prediction.words[i]), shade_of(read, float(prediction.weights[i])))
         note = "" if prediction.known[i] else "  (not in the vocabulary)"
-        console.print(Text(f"  {word:<{width}}  {prediction.weights[i]:6.1%}{note}"))
+        blanks = " " * (width - len(word))
+        console.print(Text.assemble("  ", word, f"{blanks}  {prediction.weights[i]:6.1%}{note}"))
     console.print(Text(f"  all even: {1 / len(prediction.words):.1%} each\n", style="dim"))
+
+
+def shade_of(read: WordsRead, weight: float) -> str:
+    """The style of a word: the heavier, the stronger, from its text's lightest word to its heaviest."""
+    share = min(max((float(weight) - read.low) / read.reach, 0), 1)  # the start may be outside
+    level = round((len(SHADES) - 1) * share)
+    return f"black on {SHADES[level]}" if level else ""
 
 
 def to_jsonl(label_names: Sequence[str], weights: bool) -> Write:

@@ -180,3 +180,11 @@ def test_order_matters_to_pairs_of_words():
     model.embedding.embedding[...] = jnp.zeros_like(model.embedding.embedding[...])
     one, other = (model(jnp.array([ids]))[0] for ids in ([5, 7, 9], [7, 5, 9]))
     assert abs(float(one[0, 0] - other[0, 0])) > 1e-6
+
+
+def test_embedded_stands_in_for_the_embedding_of_the_ids():
+    model, ids = make(), jnp.asarray(padded("behind"))
+    embedded = model.embed(ids, ids != 0)
+    np.testing.assert_array_equal(model(ids, embedded=embedded)[0], model(ids)[0])
+    grads = jax.grad(lambda x: model(ids, embedded=x)[0].sum())(embedded)
+    assert (grads[ids == 0] == 0).all() and (np.abs(grads[ids != 0]).sum(-1) > 0).all()

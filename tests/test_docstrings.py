@@ -11,8 +11,10 @@ import pytest
     [
         "attention",
         "batches",
+        "calibration",
         "classifier",
         "digests",
+        "faithfulness",
         "lstm",
         "objective",
         "recurrence",

@@ -98,3 +98,16 @@ def test_what_was_fitted_counts_as_parameters():
     model = make(members=1, ngram_rows=1000)
     alone = AttentionClassifier(50, 2, **SIZES, **PARTS, rngs=nnx.Rngs(0))
     assert parameter_count(model) == parameter_count(alone) + 1001
+
+
+def test_gradients_reach_what_each_member_reads():
+    sizes = dict(embedding_features=4, hidden_features=4)
+    model = Ensemble(
+        10, members=2, ngrams=2, ngram_rows=64, ngram_share=0.5, rngs=nnx.Rngs(0), **sizes
+    )
+    model.eval()
+    ids = jnp.array([[1, 5, 7, 0]])
+    embedded = model.embed(ids, ids != 0)
+    np.testing.assert_array_equal(model(ids, embedded=embedded)[0], model(ids)[0])
+    grads = jax.grad(lambda x: model(ids, embedded=x)[0].sum())(embedded)
+    assert len(grads) == 2 and all((np.abs(g[0, :3]).sum(-1) > 0).all() for g in grads)

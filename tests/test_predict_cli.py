@@ -127,6 +127,10 @@ def test_heavier_words_have_stronger_colours():
     )
     # 30 is black, 4 underlines what the vocabulary lacks.
     assert line == f"\x1b[30;{strongest}mOne\x1b[0m, two \x1b[4;30;{middle}mthree\x1b[0m"
+    listed = out.getvalue().splitlines()[2:6]
+    assert listed[0] == f"  \x1b[30;{strongest}mone\x1b[0m       50.0%"
+    assert listed[1].startswith(f"  \x1b[30;{middle}mthree\x1b[0m     30.0%  (not in")
+    assert {line.split()[0] for line in listed[2:]} == {"<start>", "two"}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ def test_what_was_written_comes_back_split_by_split(tmp_path):
     assert read_predictions(tmp_path, "validation").ids == ["train/0"]
 
 
+def test_the_number_of_words_comes_back_where_it_was_kept(tmp_path):
+    path, logits = tmp_path / "predictions.jsonl", np.array([[0.0], [1.0]])
+    splits = {
+        "validation": (examples("train", [1]), logits[:1]),
+        "test": (examples("test", [0, 1]), logits),
+    }
+    write_predictions(path, splits)
+    assert read_predictions(tmp_path).words is None
+    write_predictions(path, splits, {"validation": [7], "test": np.array([3, 500])})
+    words = read_predictions(tmp_path).words
+    assert words is not None and words.tolist() == [3, 500]
+
+
 def test_more_classes(tmp_path):
     logits = np.array([[0.0, 3.0, 1.0], [5.0, 3.0, 1.0]])
     write_predictions(tmp_path / "predictions.jsonl", {"test": (examples("test", [1, 2]), logits)})

@@ -1,0 +1,159 @@
+"""Whether a probability of 0.9 is right nine times in ten: the calibration error, and what mends it.
+
+Temperature scaling (Guo et al. 2017, arXiv 1706.04599) divides the logits by one number, fitted on the
+validation split. It changes how sure a model says it is, and never which class it takes.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.predictions import Predictions, read_predictions
+from bahdanau_jax.workdir import read_json, write_json
+
+BINS = 15  # as in the paper
+_LEAST = 2.0**-24  # a float32 probability of 1 may have been this much less
+_RANGE = (0.05, 20.0)  # of temperatures
+
+
+def reliability(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"], bins: int = BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often the likeliest class is the true one, by how likely it is said to be.
+
+    Args:
+      probabilities: of each class.
+      labels: the true classes.
+      bins: how many of equal width from 0 to 1; those without an example are left out.
+
+    Returns:
+      mean confidence, accuracy and number of examples of each bin, [bins] each, by rising confidence.
+
+    Example:
+      >>> p = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6]])
+      >>> [x.tolist() for x in reliability(p, np.array([1, 0, 1]), bins=10)]
+      [[0.6, 0.9], [1.0, 0.5], [1, 2]]
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    correct = probabilities.argmax(axis=1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    some = counts > 0
+    sums = (np.bincount(index, weights=x, minlength=bins)[some] for x in (confidence, correct))
+    mean_confidence, accuracy = (x / counts[some] for x in sums)
+    return mean_confidence, accuracy, counts[some]
+
+
+def expected_calibration_error(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"], bins: int = BINS
+) -> float:
+    """The mean distance between confidence and accuracy over bins of equal width (Guo et al., equation 5).
+
+    Example:
+      >>> p = np.array([[0.1, 0.9], [0.1, 0.9], [0.4, 0.6]])
+      >>> round(expected_calibration_error(p, np.array([1, 0, 1]), bins=10), 4)  # (2 * 0.4 + 0.4) / 3
+      0.4
+    """
+    confidence, accuracy, counts = reliability(probabilities, labels, bins)
+    return float(np.sum(counts * np.abs(confidence - accuracy)) / counts.sum())
+
+
+def scale(
+    probabilities: Float[np.ndarray, "n classes"], temperature: float
+) -> Float[np.ndarray, "n classes"]:
+    """The probabilities that logits divided by `temperature` give, float64.
+
+    Example:
+      >>> scale(np.array([[0.2, 0.8]]), 2.0)  # sqrt(0.2) : sqrt(0.8) = 1 : 2
+      array([[0.33333333, 0.66666667]])
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), _LEAST)) / temperature
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def fit_temperature(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]
+) -> float:
+    """The temperature with the least cross-entropy on these n examples, from 0.05 to 20.
+
+    As in Platt 1999, one label in n + 2 counts as uncertain: a model that is right on all of a few examples
+    has not shown that it is never wrong.
+
+    Example:
+      >>> p = np.array([[0.01, 0.99]] * 8)  # right 7 times in 8, so (7 * 0.95 + 0.05) / 8 is honest
+      >>> round(fit_temperature(p, np.array([1, 1, 1, 1, 1, 1, 1, 0])), 3)  # log(99) / log(0.8375 / 0.1625)
+      2.802
+    """
+    from scipy.optimize import minimize_scalar
+
+    n, classes = probabilities.shape
+    targets = np.full((n, classes), 1 / (n + 2) / classes)
+    targets[np.arange(n), labels] += 1 - 1 / (n + 2)
+
+    def cross_entropy(log_temperature: float) -> float:
+        scaled = scale(probabilities, np.exp(log_temperature))
+        return -float((targets * np.log(np.maximum(scaled, 1e-300))).sum() / n)
+
+    found: Any = minimize_scalar(
+        cross_entropy, bounds=np.log(_RANGE), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(np.exp(found.x))
+
+
+def calibrate(workdir: Path) -> dict[str, Any]:
+    """Fits the temperature of a finished run and keeps it in its calibration.json, which `Predictor` reads.
+
+    Returns:
+      what the file holds: the temperature, the reviews it was fitted on, and the expected calibration
+      error of both splits before and after.
+
+    Raises:
+      InputError: the folder has no whole predictions.jsonl, or the model gives NaN.
+    """
+    splits = {split: read_predictions(workdir, split) for split in ("validation", "test")}
+    for split, predictions in splits.items():
+        if not np.isfinite(predictions.probabilities).all():
+            raise InputError(
+                f"{workdir}/predictions.jsonl: probabilities of {split} are not finite"
+            )
+    validation = splits["validation"]
+    temperature = fit_temperature(validation.probabilities, validation.labels)
+
+    def errors(predictions: Predictions) -> dict[str, float]:
+        p, labels = predictions.probabilities, predictions.labels
+        after = expected_calibration_error(scale(p, temperature), labels)
+        return {"before": expected_calibration_error(p, labels), "after": after}
+
+    kept = {
+        "temperature": temperature,
+        "fitted_on": {"split": "validation", "reviews": len(validation.labels)},
+        "expected_calibration_error": {"bins": BINS}
+        | {split: errors(predictions) for split, predictions in splits.items()},
+    }
+    write_json(workdir / "calibration.json", kept)
+    return kept
+
+
+def read_temperature(workdir: Path) -> float:
+    """That of calibration.json; 1 where a run has none.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    file = workdir / "calibration.json"
+    if not file.exists():
+        return 1.0
+    kept = read_json(file)
+    temperature = kept.get("temperature") if isinstance(kept, dict) else None
+    if (
+        not isinstance(temperature, int | float)
+        or not _RANGE[0] / 2 <= temperature <= _RANGE[1] * 2
+    ):
+        raise InputError(
+            f"{file}: temperature is {temperature!r}; expected a number from {_RANGE[0]} to {_RANGE[1]}"
+        )
+    return float(temperature)

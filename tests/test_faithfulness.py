@@ -1,0 +1,154 @@
+"""The measures against what must hold of them, and against models whose reasons are known."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bahdanau_jax import Predictor, Vocabulary, faithfulness, sources
+from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.faithfulness import ATTENTION, GRADIENT, INTEGRATED, LEFT_OUT, MEASURES, RANDOM
+
+WORDS = [f"w{i}" for i in range(20)]
+
+
+class OneWord(nnx.Module):
+    """Says class 1 with log-odds 4 where "w3" occurs and -1 elsewhere; attends to `attends_to` alone."""
+
+    def __init__(self, attends_to: str):
+        table = np.zeros((24, 2), np.float32)
+        table[4 + 3] = 5.0, 0.0  # w3's vector
+        self.table = nnx.Param(jnp.array(table))
+        self.attends_to = 4 + WORDS.index(attends_to)
+        self.dropout = nnx.Dropout(
+            0.5, rngs=nnx.Rngs(0)
+        )  # a classifier has some, which must be off
+
+    def embed(self, ids, mask):
+        return self.table[...][ids]
+
+    def __call__(self, ids, mask=None, *, embedded=None):
+        embedded = self.embed(ids, ids != 0) if embedded is None else embedded
+        weights = (ids == self.attends_to) * 0.9 + (ids != 0) * 0.001
+        weights = weights + jnp.arange(ids.shape[1]) * 1e-6 * (ids != 0)  # no ties
+        return self.dropout(embedded[:, :, :1].sum(axis=1)) - 1, weights
+
+
+def predictor_of(model):
+    return Predictor(model, Vocabulary(WORDS), label_names=("neg", "pos"), bucket_lengths=(8, 16))
+
+
+TEXTS = [
+    " ".join(np.random.default_rng(i).permutation([*WORDS[:8], *WORDS[10:13]])) for i in range(5)
+]
+
+
+def test_a_model_that_attends_to_its_reason():
+    found = faithfulness.measure(predictor_of(OneWord("w3")), TEXTS)
+    assert found.words.tolist() == [11] * 5
+    # Without w3 the probability of class 1 falls from sigmoid(4) to sigmoid(-1); with it alone not at all.
+    fall = 1 / (1 + np.exp(-4.0)) - 1 / (1 + np.exp(1.0))
+    for name in (ATTENTION, GRADIENT, INTEGRATED, LEFT_OUT):
+        np.testing.assert_allclose(found.deleted[name], fall, atol=1e-5)
+        np.testing.assert_allclose(found.kept[name], 0, atol=1e-5)
+    assert (found.deleted[RANDOM][:, 0] < fall / 2).all()
+    assert (found.kept[RANDOM][:, 0] > fall / 4).all()
+
+
+def test_a_model_that_attends_elsewhere():
+    found = faithfulness.measure(predictor_of(OneWord("w5")), TEXTS)
+    fall = 1 / (1 + np.exp(-4.0)) - 1 / (1 + np.exp(1.0))
+    np.testing.assert_allclose(found.deleted[ATTENTION][:, 0], 0, atol=1e-5)
+    np.testing.assert_allclose(found.kept[ATTENTION][:, 0], fall, atol=1e-5)
+    np.testing.assert_allclose(found.deleted[LEFT_OUT], fall, atol=1e-5)
+    for values in found.agreement.values():
+        assert values.shape == (5,)
+    # Where each says that only w3 matters, the three agree fully.
+    assert (found.agreement[GRADIENT, INTEGRATED] > 0.999).all()
+    assert (found.agreement[GRADIENT, LEFT_OUT] > 0.999).all()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def trained_like(request):
+    """A model with weights large enough to have opinions."""
+    model = AttentionClassifier(
+        24, request.param, embedding_features=5, hidden_features=4, attention_units=4,
+        head_features=6, implementation="scan", rngs=nnx.Rngs(1),
+    )  # fmt: skip
+    model.embedding.embedding[...] *= 30
+    names = ("a", "b", "c")[: request.param]
+    return Predictor(model, Vocabulary(WORDS), label_names=names, bucket_lengths=(8, 16))
+
+
+def some_ids(predictor, n=5):
+    rng = np.random.default_rng(2)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(2, 14))) for _ in range(n)]
+    return predictor.vocabulary.encode_all(texts)
+
+
+def log_odds_of(predictor, ids, classes, embedded=None):
+    model = nnx.merge(predictor.graphdef, predictor.state)
+    ids = jnp.asarray(ids)[None]
+    p = 0.0
+    logits = model(ids, embedded=embedded)[0].astype(float)[0]
+    logits = np.asarray([0, logits[0]]) if len(logits) == 1 else np.asarray(logits)
+    p = np.exp(logits) / np.exp(logits).sum()
+    return float(np.log(p[classes] / (1 - p[classes])))
+
+
+def test_integrated_gradients_sum_to_the_difference(trained_like):
+    ids = some_ids(trained_like)
+    classes = np.arange(len(ids)) % len(trained_like.label_names)
+    _, integral = faithfulness.gradients(trained_like, ids, classes, steps=200)
+    for x, c, found in zip(ids, classes, integral, strict=True):
+        zeros = jnp.zeros((1, len(x), 5))
+        want = log_odds_of(trained_like, x, c) - log_odds_of(trained_like, x, c, zeros)
+        assert found.shape == x.shape
+        assert found.sum() == pytest.approx(want, abs=2e-3)
+
+
+def test_gradient_times_input_is_the_change_as_a_word_fades(trained_like):
+    ids = some_ids(trained_like)
+    classes = np.zeros(len(ids), int)
+    at_input, _ = faithfulness.gradients(trained_like, ids, classes, steps=1)
+    model = nnx.merge(trained_like.graphdef, trained_like.state)
+    for x, found in zip(ids, at_input, strict=True):
+        embedded = model.embed(jnp.asarray(x)[None], None)
+        for i in range(len(x)):
+            ends = [
+                log_odds_of(trained_like, x, 0, embedded.at[0, i].multiply(1 + e))
+                for e in (-1e-3, 1e-3)
+            ]
+            assert found[i] == pytest.approx((ends[1] - ends[0]) / 2e-3, abs=5e-3)
+
+
+def test_leaving_out_is_predicting_the_shorter_text(trained_like):
+    ids = some_ids(trained_like)
+    whole = trained_like.predict_ids(ids)[0]
+    classes = whole.argmax(1)
+    found = faithfulness.leave_one_out(trained_like, ids, whole, classes)
+    for x, p, c, changes in zip(ids, whole, classes, found, strict=True):
+        assert changes.shape == (len(x) - 1,)
+        for i, change in enumerate(changes):
+            shorter = np.concatenate([x[: i + 1], x[i + 2 :]])
+            without = trained_like.predict_ids([shorter])[0][0]
+            assert change == pytest.approx(abs(p[c] - without[c]), abs=1e-5)
+
+
+def test_a_real_run_gives_finite_figures_of_every_kind(tiny_run):
+    predictor = Predictor.load(tiny_run)
+    texts = sources.make_up(train_size=6, validation_size=1, test_size=1, seed=3).train.texts
+    found = faithfulness.measure(predictor, [*texts, "one two", "word " * 100])
+    assert len(found.words) == 8 and found.words.max() == 64
+    assert set(found.deleted) == set(found.kept) == {*MEASURES, RANDOM}
+    for values in (*found.deleted.values(), *found.kept.values()):
+        assert values.shape == (8, len(faithfulness.SHARES)) and np.isfinite(values).all()
+
+
+def test_means_come_with_their_interval():
+    rng = np.random.default_rng(0)
+    values = np.r_[rng.normal(1, 2, 400), np.nan]
+    mean, low, high = faithfulness.mean_with_interval(values)
+    assert mean == pytest.approx(values[:-1].mean())
+    assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15) and low < mean < high
+    assert np.isnan(faithfulness.mean_with_interval(np.full(3, np.nan))).all()
