@@ -1,6 +1,6 @@
 """Masked recurrence and additive attention in JAX and Flax NNX."""
 
-from bahdanau_jax.attention import BahdanauAttention, additive_attention, masked_softmax
+from bahdanau_jax.attention import BahdanauAttention, Memory, additive_attention, masked_softmax
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.lstm import LSTM, BiLSTM, bilstm, lstm, lstm_implementation
@@ -14,6 +14,7 @@ __all__ = [
     "BiLSTM",
     "DataNotFound",
     "InputError",
+    "Memory",
     "Prediction",
     "Predictor",
     "Vocabulary",

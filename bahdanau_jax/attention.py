@@ -3,6 +3,8 @@
 `additive_attention()` is the pure function; `BahdanauAttention` holds its weights.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -41,6 +43,7 @@ def additive_attention(
     score_kernel: Float[Array, "units"],
     *,
     mask: Bool[Array, "batch time"] | None = None,
+    bias: Float[Array, "#batch #queries #time"] | None = None,
 ) -> tuple[Float[Array, "batch queries value_features"], Float[Array, "batch queries time"]]:
     """Weighs `values` by score(query, key) = score_kernel . tanh(projected_key + projected_query).
 
@@ -53,6 +56,7 @@ def additive_attention(
       values: what is averaged.
       score_kernel: v.
       mask: True where a position is real; None: all are.
+      bias: added to the scores, for example by the distance of two positions; finite. None: nothing.
 
     Returns:
       context [batch, queries, value_features] in the values' dtype, and weights
@@ -69,20 +73,30 @@ def additive_attention(
     if mask is not None:
         real = mask[:, :, None]
         projected_keys, values = jnp.where(real, projected_keys, 0), jnp.where(real, values, 0)
-    return _attend(projected_query, projected_keys, values, score_kernel, mask)
+    return _attend(projected_query, projected_keys, values, score_kernel, bias, mask)
 
 
-def _attend(projected_query, projected_keys, values, score_kernel, mask):
+def _attend(projected_query, projected_keys, values, score_kernel, bias, mask):
     """`additive_attention`, where what stands at masked positions is finite."""
     # [batch, queries, time, units]
     hidden = jnp.tanh(projected_keys[:, None, :, :] + projected_query[:, :, None, :])
     accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
     scores = jnp.einsum("bqtu,u->bqt", hidden, score_kernel, preferred_element_type=accumulate)
+    if bias is not None:
+        scores += bias
     weights = masked_softmax(scores, None if mask is None else mask[:, None, :])
     context = jnp.einsum(
         "bqt,btv->bqv", weights.astype(values.dtype), values, preferred_element_type=accumulate
     )
     return context.astype(values.dtype), weights
+
+
+class Memory(NamedTuple):
+    """What a BahdanauAttention attends to, projected once: for a decoder that asks it at every step."""
+
+    projected_keys: Float[Array, "batch time heads*units"]
+    values: Float[Array, "batch time value_features"]
+    mask: Bool[Array, "batch time"] | None
 
 
 class BahdanauAttention(nnx.Module):
@@ -91,6 +105,17 @@ class BahdanauAttention(nnx.Module):
     score(query, key) = v . tanh(W1 key + W2 query + bias). The paper has no bias; the usual Keras layer
     has one in each of W1 and W2, which is the same as their sum, and one behind v, which the softmax
     cancels.
+
+    Args:
+      query_features, key_features: sizes of what comes.
+      units: the size of the hidden layer, of each head.
+      num_heads: each has a v, W1, W2 and bias of its own and weighs all of the values; the contexts stand
+        side by side.
+      normalized: v is g * v / |v| with a trained scale g, `score_scale`, from 1 / sqrt(units) on: weight
+        normalisation (Salimans and Kingma 2016, 1602.07868), as `normed_bahdanau` of Luong et al.'s 2017
+        translation models has it.
+      dtype: computation dtype of the matrix products; None: that of query and keys. The softmax stays float32.
+      rngs: stream `params`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -107,16 +132,20 @@ class BahdanauAttention(nnx.Module):
         key_features: int,
         units: int,
         *,
+        num_heads: int = 1,
+        normalized: bool = False,
         dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
         init = nnx.initializers.glorot_uniform()
-        self.dtype = dtype
-        self.query_kernel = nnx.Param(init(rngs.params(), (query_features, units)))
-        self.key_kernel = nnx.Param(init(rngs.params(), (key_features, units)))
-        self.bias = nnx.Param(jnp.zeros(units))
-        # Glorot over [units, 1], as a Dense(1) would start.
-        self.score_kernel = nnx.Param(init(rngs.params(), (units, 1))[:, 0])
+        self.dtype, self.num_heads = dtype, num_heads
+        self.query_kernel = nnx.Param(_per_head(init, rngs, num_heads, (query_features, units)))
+        self.key_kernel = nnx.Param(_per_head(init, rngs, num_heads, (key_features, units)))
+        self.bias = nnx.Param(jnp.zeros(num_heads * units))
+        # Glorot over [units, 1], as a Dense(1) would start; [heads * units].
+        self.score_kernel = nnx.Param(_per_head(init, rngs, num_heads, (units, 1)).T.reshape(-1))
+        scale = jnp.full(num_heads, units**-0.5)
+        self.score_scale = nnx.Param(scale) if normalized else None
 
     def __call__(
         self,
@@ -124,6 +153,8 @@ class BahdanauAttention(nnx.Module):
         keys: Float[Array, "batch time key_features"],
         values: Float[Array, "batch time value_features"] | None = None,
         mask: Bool[Array, "batch time"] | None = None,
+        *,
+        bias: Float[Array, "..."] | None = None,
     ) -> tuple[Array, Array]:
         """Attends.
 
@@ -132,19 +163,78 @@ class BahdanauAttention(nnx.Module):
           keys: [batch, time, key_features].
           values: [batch, time, value_features]; None: the keys.
           mask: [batch, time] bool, True where a position is real; None: all are.
+          bias: added to the scores before the softmax, finite; of the weights' shape, or one that
+            broadcasts to it. None: nothing.
 
         Returns:
-          context [batch, (queries,) value_features] and weights [batch, (queries,) time].
+          context [batch, (queries,) heads * value_features] and weights [batch, (queries,) (heads,) time];
+          weights have an axis of heads where there are several.
 
         Raises:
           ValueError: where shapes disagree, naming what was expected and what came.
         """
-        self._check_shapes(query, keys, keys if values is None else values, mask)
+        self._check_query(query, keys.shape[0])
         dtype = self.dtype or jnp.result_type(query, keys)
-        query_kernel, key_kernel, bias, score_kernel = (
+        return self.attend(query, self._project(keys, values, mask, dtype), bias=bias)
+
+    def project(
+        self,
+        keys: Float[Array, "batch time key_features"],
+        values: Float[Array, "batch time value_features"] | None = None,
+        mask: Bool[Array, "batch time"] | None = None,
+    ) -> Memory:
+        """Projects the keys once, for queries that come one after the other: see `attend`."""
+        return self._project(keys, values, mask, self.dtype or keys.dtype)
+
+    def attend(
+        self,
+        query: Float[Array, "batch query_features"] | Float[Array, "batch queries query_features"],
+        memory: Memory,
+        *,
+        bias: Float[Array, "..."] | None = None,
+    ) -> tuple[Array, Array]:
+        """`attention(query, keys, values, mask)` is `attention.attend(query, attention.project(...))`.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> from flax import nnx
+          >>> attention = BahdanauAttention(query_features=6, key_features=4, units=8, rngs=nnx.Rngs(0))
+          >>> memory = attention.project(jnp.ones((2, 5, 4)))  # once
+          >>> for query in jnp.ones((3, 2, 6)):  # three steps of a decoder
+          ...     context, weights = attention.attend(query, memory)
+          >>> context.shape, weights.shape
+          ((2, 4), (2, 5))
+        """
+        projected_keys, values, mask = memory
+        self._check_query(query, values.shape[0])
+        dtype = values.dtype
+        kernel, added, scorer = (
             parameter[...].astype(dtype)
-            for parameter in (self.query_kernel, self.key_kernel, self.bias, self.score_kernel)
+            for parameter in (self.query_kernel, self.bias, self.score_kernel)
         )
+        queries = query[:, None, :] if query.ndim == 2 else query
+        projected = queries.astype(dtype) @ kernel + added  # [batch, queries, heads*units]
+        if bias is not None and query.ndim == 2 and bias.ndim > 1:
+            bias = jnp.expand_dims(bias, 1)  # [batch, 1, (heads,) time]
+        heads = self.num_heads
+        scorer = scorer.reshape(heads, -1)
+        if self.score_scale is not None:
+            length = jnp.linalg.norm(scorer.astype(jnp.float32), axis=1, keepdims=True)
+            scorer = (self.score_scale[...][:, None] * scorer / length).astype(dtype)
+        if heads == 1:
+            context, weights = _attend(projected, projected_keys, values, scorer[0], bias, mask)
+        else:
+            split = [x.reshape(*x.shape[:2], heads, -1) for x in (projected, projected_keys)]
+            if bias is not None:  # [batch, queries, heads, time]
+                bias = jnp.broadcast_to(bias, (*split[0].shape[:3], values.shape[1]))
+            axes = (2, 2, None, 0, None if bias is None else 2, None)
+            each: Any = jax.vmap(_attend, in_axes=axes, out_axes=2)
+            context, weights = each(*split, values, scorer, bias, mask)
+            context = context.reshape(*context.shape[:2], -1)
+        return (context[:, 0], weights[:, 0]) if query.ndim == 2 else (context, weights)
+
+    def _project(self, keys, values, mask, dtype) -> Memory:
+        self._check_keys(keys, keys if values is None else values, mask)
 
         def clean(x):
             # Before the projection, whose weights' gradient would make 0 * NaN of what is masked.
@@ -153,23 +243,20 @@ class BahdanauAttention(nnx.Module):
         keys = clean(keys)
         values = keys if values is None else clean(values)
         # As one product over batch and time: XLA's gradient of the other form is slower on CPUs.
-        projected_keys = keys.reshape(-1, keys.shape[-1]) @ key_kernel
-        queries = query[:, None, :] if query.ndim == 2 else query
-        context, weights = _attend(
-            queries.astype(dtype) @ query_kernel + bias,
-            projected_keys.reshape(*keys.shape[:2], -1),
-            values,
-            score_kernel,
-            mask,
-        )
-        return (context[:, 0], weights[:, 0]) if query.ndim == 2 else (context, weights)
+        projected = keys.reshape(-1, keys.shape[-1]) @ self.key_kernel[...].astype(dtype)
+        return Memory(projected.reshape(*keys.shape[:2], -1), values, mask)
 
-    def _check_shapes(self, query, keys, values, mask) -> None:
-        query_features, key_features = self.query_kernel.shape[0], self.key_kernel.shape[0]
+    def _check_query(self, query, batch: int) -> None:
+        query_features = self.query_kernel.shape[0]
         if query.ndim not in (2, 3) or query.shape[-1] != query_features:
             expected = f"[batch, (queries,) {query_features}]"
             raise ValueError(f"query: expected {expected}, got shape {query.shape}")
-        batch_time = (query.shape[0], keys.shape[1] if keys.ndim > 1 else "time")
+        if query.shape[0] != batch:
+            raise ValueError(f"query: expected a batch of {batch}, as keys have, got {query.shape}")
+
+    def _check_keys(self, keys, values, mask) -> None:
+        key_features = self.key_kernel.shape[0]
+        batch_time = (keys.shape[0], keys.shape[1] if keys.ndim > 1 else "time")
         if keys.shape != (*batch_time, key_features):
             raise ValueError(f"keys: expected {(*batch_time, key_features)}, got {keys.shape}")
         if values.ndim != 3 or values.shape[:2] != batch_time:
@@ -177,3 +264,11 @@ class BahdanauAttention(nnx.Module):
         if mask is not None and (mask.shape != batch_time or mask.dtype != jnp.bool_):
             found = f"{mask.dtype} {mask.shape}"
             raise ValueError(f"mask: expected bool {batch_time}, True = real, got {found}")
+
+
+def _per_head(init, rngs: nnx.Rngs, num_heads: int, shape: tuple[int, int]) -> Array:
+    """A matrix [in, heads * out] of which each head's part starts as if it stood alone."""
+    if num_heads == 1:
+        return init(rngs.params(), shape)
+    keys = jax.random.split(rngs.params(), num_heads)
+    return jnp.concatenate([init(key, shape) for key in keys], axis=1)

@@ -238,3 +238,113 @@ def test_equals_pytorch_under_a_mask():
     ):
         assert want.grad is not None
         np.testing.assert_allclose(got, want.grad.numpy(), atol=1e-4)
+
+
+# --- heads, normalised scores, a bias on scores, keys projected once -----------------------------
+
+
+def more(seed=0, **options):
+    rng = np.random.default_rng(seed)
+    attention = BahdanauAttention(QUERY, KEY, UNITS, rngs=nnx.Rngs(seed), **options)
+    attention.bias[...] = jnp.asarray(rng.normal(size=attention.bias.shape), jnp.float32)
+    return attention
+
+
+def head_of(attention, i):
+    """The head as an attention of its own."""
+    alone = more()
+    part = slice(i * UNITS, (i + 1) * UNITS)
+    for name in ("query_kernel", "key_kernel"):
+        getattr(alone, name)[...] = getattr(attention, name)[...][:, part]
+    for name in ("bias", "score_kernel"):
+        getattr(alone, name)[...] = getattr(attention, name)[...][part]
+    return alone
+
+
+def test_heads_are_attentions_side_by_side():
+    attention, (_, query, keys, mask) = more(num_heads=3), make()
+    mask = jnp.array(mask)
+    context, weights = attention(query, keys, mask=mask)
+    assert context.shape == (BATCH, 3 * KEY) and weights.shape == (BATCH, 3, TIME)
+    several = attention(np.stack([query, -query], axis=1), keys, mask=mask)
+    assert several[0].shape == (BATCH, 2, 3 * KEY) and several[1].shape == (BATCH, 2, 3, TIME)
+    np.testing.assert_allclose(several[0][:, 0], context, atol=1e-6)
+    for i in range(3):
+        want_context, want_weights = head_of(attention, i)(query, keys, mask=mask)
+        np.testing.assert_allclose(context[:, i * KEY : (i + 1) * KEY], want_context, atol=1e-6)
+        np.testing.assert_allclose(weights[:, i], want_weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_normalised_scores_are_those_of_g_v_over_its_length(heads):
+    attention, (_, query, keys, mask) = more(num_heads=heads, normalized=True), make()
+    assert attention.score_scale is not None
+    np.testing.assert_allclose(attention.score_scale[...], np.full(heads, UNITS**-0.5))
+    attention.score_scale[...] = jnp.arange(1.0, heads + 1)
+    plain = more(num_heads=heads)
+    for name in ("query_kernel", "key_kernel", "bias"):
+        getattr(plain, name)[...] = getattr(attention, name)[...]
+    v = np.asarray(attention.score_kernel[...], np.float64).reshape(heads, UNITS)
+    scaled = np.arange(1, heads + 1)[:, None] * v / np.sqrt((v**2).sum(1, keepdims=True))
+    plain.score_kernel[...] = jnp.asarray(scaled.reshape(-1), jnp.float32)
+    got, want = (x(query, keys, mask=jnp.array(mask)) for x in (attention, plain))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    attention.score_kernel[...] *= 7.0  # only its direction counts
+    np.testing.assert_allclose(attention(query, keys, mask=jnp.array(mask))[1], got[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_bias_is_added_to_the_scores(heads):
+    attention, (_, query, keys, mask) = more(num_heads=heads), make()
+    rng, mask = np.random.default_rng(3), jnp.array(mask)
+    weights = np.asarray(attention(query, keys, mask=mask)[1], np.float64)
+    bias = rng.normal(size=weights.shape).astype(np.float32)
+    want = weights * np.exp(bias)  # softmax(s + b) is softmax(s) * exp(b), made to sum to 1
+    want /= want.sum(-1, keepdims=True)
+    np.testing.assert_allclose(attention(query, keys, mask=mask, bias=bias)[1], want, atol=1e-6)
+    for narrow in (bias[:1], bias[..., :1], bias.reshape(-1, TIME)[0]):
+        wide = np.broadcast_to(narrow, weights.shape)
+        got, full = (attention(query, keys, mask=mask, bias=x)[1] for x in (narrow, wide))
+        np.testing.assert_allclose(got, full, atol=1e-6)
+    queries = np.stack([query, query], axis=1)
+    twice = np.stack([bias, 0 * bias], axis=1)
+    several = attention(queries, keys, mask=mask, bias=twice)[1]
+    np.testing.assert_allclose(several[:, 0], want, atol=1e-6)
+    np.testing.assert_allclose(several[:, 1], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_heads": 2, "normalized": True}])
+def test_keys_projected_once_serve_every_step(options):
+    attention, (_, query, keys, mask) = more(**options), make()
+    queries = np.random.default_rng(1).normal(size=(BATCH, 4, QUERY)).astype(np.float32)
+    mask = jnp.array(mask)
+    want_contexts, want_weights = attention(queries, keys, mask=mask)
+    memory = attention.project(keys, mask=mask)
+
+    def step(_, query):  # as a decoder's lax.scan has it
+        return None, attention.attend(query, memory)
+
+    contexts, weights = jax.lax.scan(step, None, jnp.asarray(queries).swapaxes(0, 1))[1]
+    np.testing.assert_allclose(contexts.swapaxes(0, 1), want_contexts, atol=1e-6)
+    np.testing.assert_allclose(weights.swapaxes(0, 1), want_weights, atol=1e-6)
+    with pytest.raises(ValueError, match="query: expected a batch of 3"):
+        attention.attend(query[:2], memory)
+
+
+def test_what_is_masked_stays_masked_with_heads_bias_and_scale():
+    attention, (_, query, keys, mask) = more(num_heads=2, normalized=True), make()
+    mask[1] = False
+    dirty = np.where(mask[:, :, None], keys, np.float32(np.nan))
+    bias = np.random.default_rng(0).normal(size=(BATCH, 1, TIME)).astype(np.float32)
+
+    def loss(attention, keys):
+        context, weights = attention(query, keys, mask=jnp.array(mask), bias=bias)
+        return jnp.sum(context**2), (context, weights)
+
+    (_, (context, weights)), grads = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        attention, jnp.asarray(dirty)
+    )
+    assert (np.asarray(weights).swapaxes(1, 2)[~mask] == 0).all() and (context[1] == 0).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert (np.asarray(grads[1])[~mask] == 0).all()
