@@ -3,6 +3,13 @@ r"""The best that labelled reviews alone gave here: a BiLSTM beside a linear mod
 Command:
 
     ./launch.sh --config=experiments/imdb_best.py
+
+Test accuracy 0.9166, mean of seeds 0, 1 and 2 (0.9169, 0.9166, 0.9163; 95% interval of the mean over reviews
+0.9132 to 0.9199), validation 0.9269. It was to reach 0.920. NB-SVM alone (`baseline.py`) has 0.9148; McNemar's
+p against it is 0.06, 0.12 and 0.19. What was tried is in docs/accuracy.md.
+
+20,740,266 parameters, 2.47 GB at most. Three seeds at once on two cores of an Intel Xeon (AVX-512), beside
+other work: 15 minutes of training, 22 to 32 in all with pauses. Commit fcb6ab1, 2026-11-25.
 """
 
 from ml_collections import ConfigDict
