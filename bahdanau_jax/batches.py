@@ -140,6 +140,16 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def rows_of_step(
+    lengths: np.ndarray, step: int, *, batch_size: int, bucket_lengths: Sequence[int], seed: int
+) -> np.ndarray:
+    """The rows that `train_batches` has in the batch of a step, counted from 1."""
+    epoch, index = divmod(step - 1, steps_per_epoch(len(lengths), batch_size))
+    return plan_epoch(lengths, batch_size, bucket_lengths, np.random.default_rng([seed, epoch]))[
+        index
+    ]
+
+
 def train_batches(
     ids: Sequence[np.ndarray],
     labels: np.ndarray,

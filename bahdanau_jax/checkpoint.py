@@ -32,7 +32,7 @@ class Checkpoints:
     Example (`state` is any pytree of arrays, such as `nnx.state((model, optimizer))`)::
 
         with Checkpoints(workdir, keep=2) as checkpoints:
-            checkpoints.save(50, state, iterator, {"loss_sum": 1.5})
+            checkpoints.save(50, state, iterator, {"loss_sum": 1.5}, best_step=50)
             step, state, measured = checkpoints.restore_latest(state, iterator)
     """
 
@@ -41,8 +41,9 @@ class Checkpoints:
         if self._folder.exists() and not self._folder.is_dir():
             raise InputError(f"{self._folder} is a file; expected a folder of checkpoints")
         self._saving: int | None = None
+        self._kept = _LatestAndBest(keep)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            preservation_policy=self._kept,
             single_host_load_and_broadcast=False,
             # A half-written checkpoint of a run that was killed is of no use to anyone.
             cleanup_tmp_directories=True,
@@ -70,7 +71,13 @@ class Checkpoints:
         return _steps(self._folder)
 
     def save(
-        self, step: int, state: Any, iterator: grain.DatasetIterator, measured: dict[str, Any]
+        self,
+        step: int,
+        state: Any,
+        iterator: grain.DatasetIterator,
+        measured: dict[str, Any],
+        *,
+        best_step: int | None = None,
     ) -> None:
         """Starts to save; the device arrays have been copied when this returns, the files come later.
 
@@ -79,11 +86,13 @@ class Checkpoints:
           state: NNX state.
           iterator: the training batches' iterator; its position is saved.
           measured: what was measured that no file holds yet, as JSON can hold it.
+          best_step: the step of the best checkpoint so far, which is kept beside the latest ones.
 
         Raises:
           InputError: this one, or the one before it, cannot be written; names the one that is kept.
         """
         self.wait()
+        self._kept.best_step = best_step
         arrays = nnx.to_pure_dict(state)
         progress: dict[str, Any] = {
             "step": step,
@@ -191,6 +200,21 @@ class Checkpoints:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+class _LatestAndBest(ocp.checkpoint_managers.PreservationPolicy):
+    """Which checkpoints stay when a new one is complete."""
+
+    def __init__(self, keep: int):
+        self.best_step: int | None = None
+        self._latest = ocp.checkpoint_managers.LatestN(keep)
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        latest = self._latest.should_preserve(checkpoints, context=context)
+        return [
+            new or found.step == self.best_step
+            for new, found in zip(latest, checkpoints, strict=True)
+        ]
 
 
 def saved_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:

@@ -20,12 +20,16 @@ class Clock:
     ):
         self.train_seconds, self.input_seconds = train_seconds, input_seconds
         self.first_step = first_step_seconds
-        self._carried = lap_seconds  # of a lap that a stop cut in two
+        self.carried = lap_seconds  # of a lap that a stop or a save cut in two
         self._last = time.monotonic()
 
     def start(self) -> None:
-        self._last = time.monotonic() - self._carried
-        self._carried = 0.0
+        self._last = time.monotonic() - self.carried
+        self.carried = 0.0
+
+    def pause(self) -> None:
+        """The lap goes on with the next start."""
+        self.carried = self.lap_so_far()
 
     def lap_so_far(self) -> float:
         """Seconds since the last lap or start."""

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bahdanau_jax.batches import Batch, eval_batches
 from bahdanau_jax.ensemble import Ensemble
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.not_finite import Report, part_norms
 from bahdanau_jax.objective import Metrics, loss_and_metrics
 
 MICROBATCH_ROWS = 64  # measured in docs/performance.md
@@ -22,14 +23,15 @@ MICROBATCH_ROWS = 64  # measured in docs/performance.md
 
 def train_step(
     graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, *, microbatches: int = 1
-) -> tuple[nnx.State, Metrics]:
+) -> tuple[nnx.State, Report]:
     """One step of gradient descent, a pure function: `graphdef, state = nnx.split((model, optimizer))`.
 
     With several `microbatches` the batch passes through the model in that many parts, one after the
     other, and their gradients are added: the same step to float32 rounding, but for what dropout draws,
-    in the memory of one part.
+    in the memory of one part. A step whose loss, gradients or parameters are not finite leaves the
+    state as it was.
     """
-    model, optimizer = nnx.merge(graphdef, state)
+    model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
     count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1)
 
@@ -62,9 +64,15 @@ def train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, params), Metrics(*[jnp.zeros(())] * 3)
         (rest, grads, metrics), _ = jax.lax.scan(body, (rest, *zeros), parts)
+    loss = metrics.loss_sum / count
+    report = Report(metrics, loss, part_norms(params), part_norms(grads))
     nnx.update(model, rest)
     optimizer.update(model, grads)
-    return nnx.state((model, optimizer)), metrics
+    updated = nnx.state((model, optimizer))
+    finite = report.finite
+    state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
+    return state, report._replace(metrics=metrics)
 
 
 def eval_step(graphdef: nnx.GraphDef, state: nnx.State, batch: Batch) -> tuple[jax.Array, Any]:

@@ -1,9 +1,10 @@
 """A run, from config to result; the main function reads from top to bottom."""
 
 import contextlib
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,19 +21,21 @@ from bahdanau_jax.batches import (
     eval_batches,
     padding_share,
     plan_epoch,
+    rows_of_step,
     steps_per_epoch,
     train_batches,
 )
 from bahdanau_jax.checkpoint import Checkpoints
 from bahdanau_jax.classifier import AttentionClassifier
-from bahdanau_jax.clock import Clock
 from bahdanau_jax.ensemble import Ensemble, make_classifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.kept_reviews import write_reviews
 from bahdanau_jax.lstm import lstm_implementation
+from bahdanau_jax.not_finite import Report, Watch, checked_before, part_names
 from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class, probabilities
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.predictions import write_predictions
+from bahdanau_jax.progress import Progress
 from bahdanau_jax.recorder import Recorder
 from bahdanau_jax.recurrence import kernel_obstacle
 from bahdanau_jax.significance import bootstrap_interval
@@ -75,8 +78,9 @@ def figures_of_splits(
 
 
 def mean_of(metrics: Metrics) -> dict[str, float]:
-    """Divides sums by their count, once."""
+    """Divides sums by their count, once; without examples nothing is known, and both are NaN."""
     loss_sum, correct, count = (float(x) for x in metrics)
+    count = count or math.nan
     return {"loss": loss_sum / count, "accuracy": correct / count}
 
 
@@ -214,16 +218,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         )
 
         # From here on, as far as the newest checkpoint got.
-        step, clock = 0, Clock()
-        pending: list[Metrics] = []  # of the steps since the last figures
+        step, progress = 0, Progress()
         restored = checkpoints.restore_latest(state, batches)
         if restored is not None:
             step, state, measured = restored
-            try:
-                pending = [Metrics(*sums) for sums in measured.pop("pending", ())]
-                clock = Clock(**measured)
-            except TypeError as error:
-                raise InputError(f"{workdir}/checkpoints/{step} does not fit: {error}") from error
+            progress = Progress.from_json(measured, f"{workdir}/checkpoints/{step}")
+        clock, pending = progress.clock, progress.pending
 
         if isinstance(model, Ensemble) and restored is None:
             fit_linear(state[0], model, ids["train"], dataset.train.labels, config)
@@ -256,16 +256,37 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         if step:
             recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 
-        def record(step: int, epoch: int, metrics: list[Metrics]) -> None:
-            sums = fetch(metrics)
+        def review_ids(step: int) -> Sequence[str]:
+            cut = np.minimum(lengths["train"], config.max_length)
+            buckets = dict(batch_size=config.batch_size, bucket_lengths=config.bucket_lengths)
+            rows = rows_of_step(cut, step, **buckets, seed=config.seed)
+            return dataset.train.take(rows).ids
+
+        watch = Watch(
+            part_names(nnx.state(model, nnx.Param)),
+            max_skipped=config.max_skipped_steps,
+            skipped=progress.skipped_steps,
+            review_ids=review_ids,
+            workdir=workdir,
+        )
+
+        def fetch(step: int, reports: list[Report]) -> list[Report]:
+            fetched = jax.device_get(reports)
+            for note in watch.check(step, fetched):
+                recorder.note(note)
+            return fetched
+
+        def record(step: int, epoch: int, reports: list[Report]) -> None:
+            sums = add_up(report.metrics for report in fetch(step, reports))
             rate = float(sums.count) / clock.lap()
             recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
 
         due = None  # figures to fetch while the device is at the step after them
+        saved = time.monotonic()
         clock.start()
         if step < total_steps:
             recorder.advance(step)
-        newest: Metrics | None = None  # of the steps handed to the device
+        newest: Report | None = None  # of the steps handed to the device
 
         def device_is_busy() -> bool:
             return not all(x.is_ready() for x in jax.tree.leaves(newest))
@@ -273,36 +294,39 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         ready = clock.waiting_for(shard_batches(batches, mesh), device_is_busy)
         for batch in stop.each_finished(ready):
             with jax.transfer_guard("disallow"):  # nothing may slip back to the host
-                state, metrics = step_fn(state, batch)
+                state, report = step_fn(state, batch)
             if due is not None:
                 due = record(*due)
             step += 1
-            newest = metrics
-            pending.append(metrics)
+            newest = report
+            pending.append(report)
             if clock.first_step is None:
-                jax.block_until_ready(metrics)
+                jax.block_until_ready(report)
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
             due_save = end_of_epoch or step % config.checkpoint.every_steps == 0
             stopping = stop.asked
+            minutes = (time.monotonic() - saved) / 60
+            save = due_save or stopping or 0 < config.checkpoint.every_minutes <= minutes
             recorder.advance(step)
             if due_save or step % config.log_every_steps == 0:
                 due, pending = (step, epoch, pending), []
-            if (due_save or stopping) and due is not None:
+            if save and due is not None:
                 due = record(*due)  # what is measured must stand before the checkpoint does
             if end_of_epoch:
                 begun = time.monotonic()
                 figures = figures_of(evaluate(state[0], ids["validation"]), dataset.validation)
                 seconds = time.monotonic() - begun
                 recorder.epoch(step, epoch=epoch, split="validation", seconds=seconds, **figures)
-            if due_save or stopping:
-                measured = clock.measured()
-                if (
-                    pending
-                ):  # stopped between two figures: the run that goes on completes the second
-                    sums = [[float(x) for x in metrics] for metrics in jax.device_get(pending)]
-                    measured |= {"pending": sums, "lap_seconds": clock.lap_so_far()}
-                checkpoints.save(step, state, batches, measured)
+                progress.compare({"step": step, "epoch": epoch, **figures})
+            if save:
+                if pending:  # saved between two figures: a run that goes on completes the second
+                    pending = [checked_before(x.metrics) for x in fetch(step, pending)]
+                    clock.pause()
+                progress.pending, progress.skipped_steps = pending, watch.skipped
+                measured = progress.to_json()
+                checkpoints.save(step, state, batches, measured, best_step=progress.best_step)
+                saved = time.monotonic()
                 clock.start()
             if stopping:
                 checkpoints.wait()
@@ -330,6 +354,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             "seed": config.seed,
             "epochs": config.epochs,
             "steps": step,
+            "skipped_steps": watch.skipped,
+            "best": progress.best,
             "wall_clock_seconds": time.monotonic() - started,
             **clock.measured(),
             "parameters": show.parameter_count(model),
@@ -375,7 +401,6 @@ def describe_batches(lengths: np.ndarray, config: ConfigDict) -> str:
     )
 
 
-def fetch(pending: list[Metrics]) -> Metrics:
-    """Adds up what several steps measured."""
-    fetched = np.array(jax.device_get(pending), np.float64)  # [steps, 3]
-    return Metrics(*map(float, fetched.sum(axis=0)))
+def add_up(metrics: Iterable[Metrics]) -> Metrics:
+    """The sums of several steps, in float64."""
+    return Metrics(*map(float, np.array(list(metrics), np.float64).sum(axis=0)))

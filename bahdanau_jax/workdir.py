@@ -41,6 +41,7 @@ _AT_LEAST = {
     "epochs": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep": 1,
+    "max_skipped_steps": 0,
     "log_every_steps": 1,
 }
 _ONE_OF = {
@@ -52,8 +53,14 @@ _ONE_OF = {
 }
 _RATES = ("model.dropout", "model.head_dropout", "model.word_dropout")
 _OTHER = (
-    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share", *_RATES
-)  # fmt: skip
+    "data.name",
+    "data.data_dir",
+    "bucket_lengths",
+    "model.pooling",
+    "model.ngram_share",
+    "checkpoint.every_minutes",
+    *_RATES,
+)
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
 # What is written before the first step.
 _BEFORE_TRAINING = {"config.json", "data.json", "vocabulary.json"}
@@ -97,9 +104,9 @@ def validate_config(config: ConfigDict) -> None:
     name = "model.ngram_share"
     ok = _is_number(flat[name]) and 0 <= flat[name] <= 1
     _expect(ok, name, flat, "a number from 0 to 1")
-    name = "optimizer.clip_norm"
-    ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
-    _expect(ok, name, flat, "0 (never) or more")
+    for name in ("optimizer.clip_norm", "checkpoint.every_minutes"):
+        ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
+        _expect(ok, name, flat, "0 (never) or more")
     for name in ("data.name", "optimizer.name"):
         _expect(isinstance(flat[name], str) and flat[name] != "", name, flat, "a name")
     folder = flat["data.data_dir"]

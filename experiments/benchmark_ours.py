@@ -95,8 +95,8 @@ class Network:
         n = len(ids)
         batch = Batch(ids, labels, np.ones(n, bool), np.arange(n, dtype=np.int32))
         (batch,) = shard_batches(iter([batch]), self._mesh)
-        self._state, metrics = jax.block_until_ready(self._step(self._state, batch))
-        return float(metrics.loss_sum) / n
+        self._state, report = jax.block_until_ready(self._step(self._state, batch))
+        return float(report.metrics.loss_sum) / n
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n], in the order of `rows`."""

@@ -89,6 +89,9 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 50
-    config.checkpoint.keep = 2
+    config.checkpoint.every_minutes = 0.0  # also whenever so much time has passed; 0: by steps only
+    config.checkpoint.keep = 2  # the latest so many, and the best on validation beside them
+    # Steps whose loss or gradient is not finite: so many of a run are left out, one more stops it.
+    config.max_skipped_steps = 0
     config.log_every_steps = 10
     return config

@@ -235,3 +235,19 @@ def test_dtype_and_shape_count_and_the_kind_of_array_does_not():
     assert digests.of_array(jnp.zeros((), jnp.bfloat16)) != digests.of_array(jnp.zeros(()))
     assert digests.of_array(jax.random.key(0)) != digests.of_array(jax.random.key(1))
     assert digests.of_array(zeros.T) == digests.of_array(np.ascontiguousarray(zeros.T))
+
+
+def test_the_best_is_kept_beside_the_latest(tmp_path):
+    batches = make_batches()
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, best in ((1, None), (2, 2), (3, 2), (4, 2), (5, 5), (6, 5), (7, 5), (8, 5)):
+            next(batches)
+            checkpoints.save(step, make_state(step), batches, {}, best_step=best)
+            checkpoints.wait()
+            kept = {step, step - 1, best or step} - {0}
+            assert set(checkpoints.steps()) == kept
+    with Checkpoints(tmp_path, keep=2) as checkpoints:  # a restart knows nothing of a best one yet
+        next(batches)
+        checkpoints.save(9, make_state(9), batches, {}, best_step=5)
+        checkpoints.wait()
+        assert checkpoints.steps() == [9, 8, 5]

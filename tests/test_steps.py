@@ -37,8 +37,8 @@ def one_step(model, microbatches, batch):
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
     graphdef, state = nnx.split((model, optimizer))
     step = jax.jit(partial(train_step, graphdef, microbatches=microbatches))
-    state, metrics = step(state, batch)
-    return nnx.merge(graphdef, state)[0], metrics
+    state, report = step(state, batch)
+    return nnx.merge(graphdef, state)[0], report.metrics
 
 
 def parameters(model):
