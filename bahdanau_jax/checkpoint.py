@@ -7,6 +7,7 @@ one that was damaged afterwards is told from a good one, whatever the damage. No
 
 import contextlib
 import errno
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from flax import nnx
 
 from bahdanau_jax import digests
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.untrusted import check_size
 
 
 class Checkpoints:
@@ -130,7 +132,7 @@ class Checkpoints:
         damaged: dict[int, InputError] = {}
         for step in self.steps():
             try:
-                arrays, progress = self._restore(step, state)
+                arrays, progress = self._restore(step, state, iterator)
             except InputError as error:
                 damaged[step] = error
                 continue
@@ -138,7 +140,6 @@ class Checkpoints:
                 aside = self._set_aside(other)
                 self.notices.append(f"{reason}; kept as {aside}, going on from step {step}")
             self._manager.reload()
-            iterator.set_state(progress["batches"])
             nnx.replace_by_pure_dict(state, arrays)
             return step, state, progress["measured"]
         if damaged:
@@ -146,8 +147,10 @@ class Checkpoints:
             raise InputError(f"{reasons}; none is left: remove {self._folder} to start anew")
         return None
 
-    def _restore(self, step: int, state: Any) -> tuple[Any, dict[str, Any]]:
-        """(arrays, progress) of one checkpoint, compared with their digests."""
+    def _restore(
+        self, step: int, state: Any, iterator: grain.DatasetIterator
+    ) -> tuple[Any, dict[str, Any]]:
+        """(arrays, progress) of one checkpoint, compared with their digests; moves the iterator."""
         where = f"{self._folder}/{step}"
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, nnx.to_pure_dict(state))
         with _restoring(where):
@@ -155,6 +158,7 @@ class Checkpoints:
             if found is None:
                 raise InputError(f"cannot restore {where}: its list of arrays is damaged")
             _compare(where, _shapes(found), _shapes(abstract))
+            _check_chunks(where, found)
             items = ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
             )
@@ -162,6 +166,7 @@ class Checkpoints:
             arrays, progress = restored["state"], restored["progress"]
             _check_progress(where, step, progress)
             _compare_digests(where, progress["arrays"], _array_digests(arrays))
+            iterator.set_state(progress["batches"])
             return arrays, progress
 
     def _set_aside(self, step: int) -> str:
@@ -225,7 +230,12 @@ def saved_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:
     """
     folder = _newest_state(workdir)
     with _restoring(folder.parent):
-        return _shapes(ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree["0"])
+        metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree["0"]
+        _check_chunks(str(folder.parent), metadata)
+        shapes = _shapes(metadata)
+    count = sum(math.prod(shape) for shape in shapes.values())
+    check_size(f"the arrays of {folder.parent}", count)
+    return shapes
 
 
 def restore_model(workdir: Path, model: nnx.Module) -> int:
@@ -298,7 +308,7 @@ def _newest_state(workdir: Path) -> Path:
 def _steps(folder: Path) -> list[int]:
     """The complete checkpoints, newest first: Orbax writes one under another name and renames it."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    return sorted((int(x) for x in names if x.isdecimal() and x == str(int(x))), reverse=True)
 
 
 def _array_digests(tree: Any) -> dict[str, str]:
@@ -319,6 +329,10 @@ def _check_progress(where: str, step: int, progress: Any) -> None:
         raise InputError(f"cannot restore {where}: its progress is not what was saved")
     if progress["step"] != step:
         raise InputError(f"cannot restore {where}: it is the checkpoint of step {progress['step']}")
+    if progress["batches"] != {"next_index": step}:
+        raise InputError(f"cannot restore {where}: the data's position is not that of step {step}")
+    if not isinstance(progress["arrays"], dict) or not isinstance(progress["measured"], dict):
+        raise InputError(f"cannot restore {where}: its progress is not what was saved")
 
 
 def _compare_digests(where: str, saved: dict[str, str], found: dict[str, str]) -> None:
@@ -329,6 +343,16 @@ def _compare_digests(where: str, saved: dict[str, str], found: dict[str, str]) -
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _check_chunks(where: str, metadata: Any) -> None:
+    """A chunk that claims to be larger than its array would be allocated before anything is read."""
+    for path, leaf in jax.tree.leaves_with_path(metadata):
+        chunk = getattr(getattr(leaf, "storage", None), "chunk_shape", None)
+        if chunk and math.prod(chunk) > max(math.prod(leaf.shape), 1):
+            raise InputError(
+                f"cannot restore {where}: {_path(path)} is stored in chunks of {chunk}"
+            )
 
 
 def _compare(where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:

@@ -184,7 +184,7 @@ def show_result(
             line = f"already finished{when}; nothing was trained now"
             parts = [f"{line}\nto train again, give another --workdir than {folder}"]
         parts += _result(result, folder)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"the run folder's result.json is damaged ({type(error).__name__}: {error}); where the "
             "checkpoints are whole, remove it and the same command makes it again"
@@ -232,6 +232,8 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
 
 def _interval(accuracy: float, n: int) -> tuple[float, float]:
     """The interval that the predictions give: only how many are right matters to it."""
+    if not (type(n) is int and 0 < n <= 10**8 and 0 <= accuracy <= 1):
+        raise ValueError(f"an accuracy of {accuracy!r} over {n!r} reviews")
     return bootstrap_interval(np.arange(n) < round(accuracy * n))
 
 

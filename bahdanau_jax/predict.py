@@ -33,7 +33,8 @@ from bahdanau_jax.text import (
     split_words,
     word_spans,
 )
-from bahdanau_jax.workdir import read_json
+from bahdanau_jax.untrusted import check_folder
+from bahdanau_jax.workdir import check_ranges, read_json
 
 _LARGE = {"cpu": 64}  # rows in a batch, elsewhere 256: what a CPU's caches hold is faster
 _SMALL = 16  # a text alone goes alone
@@ -103,6 +104,7 @@ class Predictor:
         from bahdanau_jax.checkpoint import restore_model, saved_shapes
 
         workdir = Path(workdir).expanduser()
+        check_folder(workdir)
         model_fields, bucket_lengths = _read_config(workdir)
         shapes = saved_shapes(workdir)
         try:
@@ -126,7 +128,7 @@ class Predictor:
             model = nnx.eval_shape(
                 lambda: make_classifier(rows, num_classes, rngs=nnx.Rngs(0), **model_fields)
             )
-        except (AssertionError, AttributeError, TypeError, ValueError) as error:
+        except (AssertionError, AttributeError, OverflowError, TypeError, ValueError) as error:
             message = " ".join(str(error).split())
             raise InputError(f"{workdir}/config.json describes no model: {message}") from error
         step = restore_model(workdir, model)
@@ -248,6 +250,11 @@ def _read_config(workdir: Path) -> tuple[dict[str, Any], list[int]]:
     ok = isinstance(lengths, list) and all(type(x) is int and x > 0 for x in lengths)
     if not ok or not lengths or lengths != sorted(set(lengths)):
         raise InputError(f"{file}: bucket_lengths is {lengths!r}; expected increasing lengths")
+    try:
+        fields = {f"model.{name}": value for name, value in model.items()}
+        check_ranges(fields | {"max_length": lengths[-1]})
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     return model, lengths
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.objective import probabilities
 from bahdanau_jax.sources import Examples
+from bahdanau_jax.untrusted import parse_json
 from bahdanau_jax.workdir import write_text
 
 
@@ -72,7 +73,7 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                     if record["split"] == split:
                         ids.append(str(record["id"]))
                         labels.append(int(record["label"]))
@@ -81,6 +82,8 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
                             words.append(int(record["words"]))
                         if not rows[-1] or len(rows[-1]) != len(rows[0]):
                             raise ValueError(f"{len(rows[-1])} probabilities")
+                        if not 0 <= labels[-1] < len(rows[-1]):
+                            raise ValueError(f"the label {labels[-1]}")
                 except (ValueError, KeyError, TypeError) as error:
                     raise InputError(
                         f"{path}: line {number} is {line[:40]!r}; expected split, id, label and "

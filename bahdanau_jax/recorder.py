@@ -18,6 +18,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from bahdanau_jax.console import format_seconds, make_console
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.untrusted import parse_json
 
 # protobuf makes these while it is imported, where no type checker sees them.
 Event: Any = vars(event_pb2)["Event"]
@@ -262,10 +263,10 @@ def _cut_after(path: Path, resume_step: int) -> None:
         lines.pop()
     for number, line in enumerate(lines if resume_step else [], start=1):
         try:
-            step = json.loads(line)["step"]
+            step = parse_json(line)["step"]
             if not isinstance(step, int):
                 raise TypeError
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
             raise InputError(

@@ -16,6 +16,7 @@ from bahdanau_jax.classifier import POOLINGS
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.lock import locked
 from bahdanau_jax.optimizer import make_optimizer
+from bahdanau_jax.untrusted import check_folder, check_size, parse_json, read_small
 
 # Every field of a config but `optimizer`'s, which are those of the optimizer it names.
 _AT_LEAST = {
@@ -44,6 +45,8 @@ _AT_LEAST = {
     "max_skipped_steps": 0,
     "log_every_steps": 1,
 }
+# Where a larger number could only be a mistake, or meant to exhaust the machine.
+_AT_MOST = {"max_length": 1_000_000, "model.num_layers": 1_000}
 _ONE_OF = {
     "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
     "marks": (True, False),
@@ -89,15 +92,7 @@ def validate_config(config: ConfigDict) -> None:
     for name in names:
         if name not in flat:
             raise InputError(f"config.{name} is missing")
-    for name, least in _AT_LEAST.items():
-        whole = type(flat[name]) is int
-        _expect(whole and flat[name] >= least, name, flat, f"an integer of at least {least}")
-        _expect(flat[name] <= _LARGEST, name, flat, f"an integer of at most {_LARGEST}")
-    for name, allowed in _ONE_OF.items():
-        _expect(flat[name] in allowed, name, flat, " or ".join(map(repr, allowed)))
-    for name in (*_RATES, "optimizer.b1", "optimizer.b2"):
-        ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0) < 1
-        _expect(ok, name, flat, "a number of at least 0 and below 1")
+    check_ranges(flat)
     for name in ("optimizer.learning_rate", "optimizer.eps"):
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
@@ -129,7 +124,39 @@ def validate_config(config: ConfigDict) -> None:
     _expect(ok, "bucket_lengths", flat, f"increasing lengths that end with max_length, {longest}")
     for name, value in flat.items():
         _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
+    _check_memory(flat)
     make_optimizer(**config.optimizer, total_steps=1)
+
+
+def check_ranges(flat: dict[str, Any]) -> None:
+    """Checks those fields of a flat config that are there and have a range by themselves.
+
+    Raises:
+        InputError: in one line, naming the field, what it holds and what was expected.
+    """
+    for name in flat.keys() & _AT_LEAST.keys():
+        least, most = _AT_LEAST[name], _AT_MOST.get(name, _LARGEST)
+        whole = type(flat[name]) is int
+        _expect(whole and flat[name] >= least, name, flat, f"an integer of at least {least}")
+        _expect(flat[name] <= most, name, flat, f"an integer of at most {most}")
+    for name in flat.keys() & _ONE_OF.keys():
+        allowed = _ONE_OF[name]
+        ok = any(type(flat[name]) is type(value) and flat[name] == value for value in allowed)
+        _expect(ok, name, flat, " or ".join(map(repr, allowed)))
+    for name in (*_RATES, "optimizer.b1", "optimizer.b2"):
+        ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0) < 1
+        _expect(ok, name, flat, "a number of at least 0 and below 1")
+
+
+def _check_memory(flat: dict[str, Any]) -> None:
+    """Refuses sizes with which the largest arrays, by a low estimate, fit into no memory here."""
+    hidden, embedding = flat["model.hidden_features"], flat["model.embedding_features"]
+    layers = flat["model.num_layers"] * 8 * hidden * (min(embedding, 2 * hidden) + hidden)
+    attention = 4 * hidden * flat["model.attention_units"]
+    head = 2 * hidden * flat["model.head_features"]
+    check_size(
+        "the parameters of config.model", flat["vocab_size"] * embedding + layers + attention + head
+    )
 
 
 @contextlib.contextmanager
@@ -180,6 +207,7 @@ def claim_workdir(
             f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty"
             " folder or one that holds a run"
         )
+    check_folder(folder)
     with locked(folder) if lock else contextlib.nullcontext():
         _write_or_compare(folder, settings)
         yield folder
@@ -259,13 +287,11 @@ def read_json(path: str | Path) -> Any:
     """Returns what a JSON file holds.
 
     Raises:
-        InputError: the file is missing, cannot be read or is not JSON.
+        InputError: the file is missing, cannot be read, is not JSON, or holds a number that no run writes.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_small(Path(path)).decode("utf-8"))
+    except ValueError as error:
         raise InputError(f"{path} is damaged: expected JSON, {error}") from error
 
 

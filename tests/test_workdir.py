@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from bahdanau_jax import workdir as workdir_module
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.predict import Predictor
 from bahdanau_jax.workdir import flatten, open_workdir, read_json, validate_config, write_json
 from experiments import imdb, imdb_tiny
 
@@ -296,3 +297,72 @@ def test_a_folder_in_use_is_refused_and_its_config_stays(tmp_path):
         with open_workdir(tmp_path, imdb.get_config(), lock=False):
             pass  # another process of the same run
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda run, out: (run / "metrics.jsonl").symlink_to(out), "metrics.jsonl is a link to"),
+        (lambda run, out: (run / "checkpoints").symlink_to(out.parent), "checkpoints is a link to"),
+        (lambda run, out: (run / ".lock").symlink_to(out), ".lock is a link to"),
+        (lambda run, out: (run / "a").symlink_to("../" * 30 + "etc/passwd"), "a is a link to"),
+        (lambda run, out: os.mkfifo(run / "result.json"), "result.json is neither a file nor"),
+        (lambda run, out: (run / "loop").symlink_to("loop"), "run folder"),
+    ],
+)
+def test_a_folder_that_leads_out_of_itself_is_refused_and_nothing_is_written(
+    tmp_path, make, expected
+):
+    run, outside = tmp_path / "run", tmp_path / "outside.txt"
+    opened(run, imdb.get_config())
+    (run / ".lock").unlink()
+    outside.write_text("precious")
+    make(run, outside)
+    with pytest.raises(InputError, match=expected) as error:
+        opened(run, imdb.get_config())
+    one_line(error)
+    assert outside.read_text() == "precious"
+    with pytest.raises(InputError, match=expected):
+        Predictor.load(run)
+
+
+def test_links_inside_of_the_folder_and_to_it_are_fine(tmp_path):
+    opened(tmp_path / "run", imdb.get_config())
+    (tmp_path / "run" / "newest").symlink_to("config.json")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    opened(tmp_path / "link", imdb.get_config())
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('{"n": ' + "9" * 30 + "}", "at most 64 bits"),
+        ('{"n": ' + "9" * 5000 + "}", "at most 64 bits"),
+        ('{"n": 1e999}', "expected a finite one"),
+        ('{"n": NaN}', "expected a finite one"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_numbers_and_depths_that_no_run_writes_are_refused(tmp_path, text, expected):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=expected) as error:
+        read_json(tmp_path / "x.json")
+    assert len(one_line(error)) < 400
+
+
+def test_a_file_that_is_far_too_large_is_not_read(tmp_path):
+    with open(tmp_path / "x.json", "wb") as file:
+        file.truncate(10**12)  # a hole: takes no space
+    with pytest.raises(InputError, match="1,000,000,000,000 bytes; expected at most"):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("hidden_features", 2_000_000_000), ("embedding_features", 2**31 - 1), ("num_layers", 10**6)],
+)
+def test_a_model_that_fits_into_no_memory_is_refused(field, value):
+    config = imdb.get_config()
+    config.model[field] = value
+    with pytest.raises(InputError, match="would take|at most 1000"):
+        validate_config(config)
