@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,7 +62,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
-def used_or_refused(function, *arguments, **keywords):
+def used_or_refused(function, *arguments, **keywords) -> Any:
     """What the function gives; None where it refuses its input in one line."""
     try:
         return function(*arguments, **keywords)
