@@ -55,8 +55,11 @@ class Progress:
         try:
             clock, best = dict(found["clock"]), found["best"]
             pending, skipped = found["pending"], found["skipped_steps"]
-            numbers = [*clock.values(), *(x for sums in pending for x in sums)]
-            ok = all(x is None or _is_number(x) for x in numbers)
+            ok = all(
+                _is_number(x) or (x is None and name == "first_step_seconds")
+                for name, x in clock.items()
+            )
+            ok &= all(_is_number(x) for sums in pending for x in sums)
             ok &= all(len(sums) == 3 for sums in pending)
             ok &= type(skipped) is int and skipped >= 0
             if best is not None:
