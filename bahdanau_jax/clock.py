@@ -1,5 +1,6 @@
 """How long a run trains, and how much of that it waits for its input."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,10 +18,12 @@ class Clock:
         input_seconds: float = 0.0,
         first_step_seconds: float | None = None,
         lap_seconds: float = 0.0,
+        saving_seconds: float = 0.0,
     ):
         self.train_seconds, self.input_seconds = train_seconds, input_seconds
         self.first_step = first_step_seconds
-        self.carried = lap_seconds  # of a lap that a stop or a save cut in two
+        self.saving_seconds = saving_seconds
+        self.carried = lap_seconds  # of a lap that a stop cut in two
         self._last = time.monotonic()
 
     def start(self) -> None:
@@ -55,10 +58,19 @@ class Clock:
                 self.input_seconds += time.monotonic() - begun
             yield batch
 
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Counts what a checkpoint keeps the training waiting; the next lap starts behind it."""
+        begun = time.monotonic()
+        yield
+        self.saving_seconds += time.monotonic() - begun
+        self.start()
+
     def measured(self) -> dict[str, Any]:
         return {
             "train_seconds": self.train_seconds,
             "input_seconds": self.input_seconds,
+            "saving_seconds": self.saving_seconds,
             "first_step_seconds": self.first_step,
         }
 
@@ -66,5 +78,6 @@ class Clock:
         share = self.input_seconds / max(self.train_seconds, 1e-9)
         return (
             f"first step after {self.first_step or 0:.1f} s; {share:.2%} of "
-            f"{format_seconds(self.train_seconds)} of training waiting for input"
+            f"{format_seconds(self.train_seconds)} of training waiting for input, "
+            f"{self.saving_seconds / max(self.train_seconds, 1e-9):.2%} more for checkpoints"
         )

@@ -325,9 +325,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                     clock.pause()
                 progress.pending, progress.skipped_steps = pending, watch.skipped
                 measured = progress.to_json()
-                checkpoints.save(step, state, batches, measured, best_step=progress.best_step)
+                with clock.saving():
+                    checkpoints.save(step, state, batches, measured, best_step=progress.best_step)
                 saved = time.monotonic()
-                clock.start()
             if stopping:
                 checkpoints.wait()
                 raise Stopped(f"stopped by {stopping} after step {step} of {total_steps}")

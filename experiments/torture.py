@@ -84,6 +84,7 @@ class Torture:
 
     def _strike_once(self, run: Path, number: signal.Signals, moment: str) -> bool:
         """Starts the run, sends the signal; False where the run ended before the moment came."""
+        begun = time.monotonic()
         process = self._start(run)
         came = wait_for(
             moment,
@@ -95,6 +96,8 @@ class Torture:
         )
         if came:
             process.send_signal(number)
+        else:  # other work on the machine may have come or gone
+            self._seconds = time.monotonic() - begun
         _, told = process.communicate()
         code = process.returncode
         expected = (0, -number, launcher.START_AGAIN) if came else (0,)
