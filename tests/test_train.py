@@ -74,7 +74,12 @@ def test_a_run_leaves_what_it_promises(finished):
         "predictions.jsonl",
     }
     assert json.loads((workdir / "result.json").read_text()) == result
-    assert result["steps"] == 12 and result["seed"] == 0
+    assert result["steps"] == 12 and result["seed"] == 0 and result["skipped_steps"] == 0
+    assert 0 < result["saving_seconds"] < result["wall_clock_seconds"]
+    validation = [line for line in figures(workdir) if line["split"] == "validation"]
+    best = max(validation, key=lambda line: line["accuracy"])  # the first of equal ones
+    assert {name: best[name] for name in result["best"]} == result["best"]
+    assert (workdir / "checkpoints" / str(best["step"])).is_dir()
     assert {split: figures["n"] for split, figures in result["splits"].items()} == {
         "train": 90,
         "validation": 20,
@@ -228,6 +233,15 @@ def test_a_signal_finishes_the_step_and_saves_it(
     assert max(line["step"] for line in figures(tmp_path / "run") or [{"step": 0}]) <= last_step
     train.train_and_evaluate(small_config(), tmp_path / "run")
     check_same(tmp_path / "run", finished[0])
+
+
+def test_saving_by_minutes_changes_nothing_else(finished, tmp_path):
+    config = small_config()
+    config.checkpoint.every_minutes, config.checkpoint.keep = 1e-9, 20
+    train.train_and_evaluate(config, tmp_path / "run")
+    saved = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert saved >= {3, 4, 6, 8, 9, 12}
+    assert figures(tmp_path / "run") == figures(finished[0])
 
 
 def test_sigint_twice_stops_at_once(tmp_path, monkeypatch):
