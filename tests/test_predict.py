@@ -159,7 +159,10 @@ def empty_arrays(run):
         (edit("config.json", bucket_lengths=None), "bucket_lengths is None"),
         (edit("config.json", model={"hidden_features": 5}), "has shape .* in the checkpoint"),
         (edit("config.json", model={"hidden": 5}), "config.json describes no model"),
-        (edit("config.json", model={"hidden_features": "5"}), "config.json describes no model"),
+        (
+            edit("config.json", model={"hidden_features": "5"}),
+            "hidden_features is '5'; expected an integer",
+        ),
         (edit("vocabulary.json", words=list(map(str, range(2000)))), "has 2004 ids"),
     ],
 )
