@@ -46,7 +46,12 @@ _AT_LEAST = {
     "log_every_steps": 1,
 }
 # Where a larger number could only be a mistake, or meant to exhaust the machine.
-_AT_MOST = {"max_length": 1_000_000, "model.num_layers": 1_000}
+_AT_MOST = {
+    "max_length": 1_000_000,
+    "model.num_layers": 1_000,
+    "model.members": 1_000,
+    "model.ngrams": 100,
+}
 _ONE_OF = {
     "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
     "marks": (True, False),
