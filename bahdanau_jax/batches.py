@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """
 
     ids: Any  # int32 [batch, time], padded behind with PAD
-    labels: Any  # int32 [batch]
+    labels: Any  # int32 [batch]; float32 where they are soft, see self_training.py
     real: Any  # bool [batch]
     rows: Any  # int32 [batch], the row in the data set, -1 for a filler
 
@@ -109,7 +109,8 @@ class _Padder:
 
     def __init__(self, ids, labels, bucket_lengths, process_index, process_count):
         self.ids = ids
-        self.labels = np.asarray(labels, np.int32)
+        soft = np.issubdtype(np.asarray(labels).dtype, np.floating)
+        self.labels = np.asarray(labels, np.float32 if soft else np.int32)
         self.lengths = np.array([len(x) for x in ids], np.int64)
         self.buckets = tuple(bucket_lengths)
         self._process_index, self._process_count = process_index, process_count
@@ -127,7 +128,7 @@ class _Padder:
         everyones[: len(rows)] = rows
         own = everyones[self._process_index :: self._process_count]
         ids = np.full((len(own), length), PAD, np.int32)
-        labels = np.zeros(len(own), np.int32)
+        labels = np.zeros(len(own), self.labels.dtype)
         for i, row in enumerate(own):
             if row >= 0:
                 ids[i, : self.lengths[row]] = self.ids[row]

@@ -259,16 +259,35 @@ def restore_model(workdir: Path, model: nnx.Module) -> int:
         model = nnx.eval_shape(lambda: AttentionClassifier(10_000, rngs=nnx.Rngs(0)))
         step = restore_model(Path("runs/imdb"), model)
     """
-    folder = _newest_state(workdir)
-    parameters = _shapes(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
-    found = saved_shapes(workdir)
-    # Of the parameters only: a random key is listed as the integers that it is stored as.
-    _compare(str(folder.parent), {path: found.get(path) for path in parameters}, parameters)
     state = nnx.state(model)
+    trained = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    step, arrays = restore_part(workdir, nnx.to_pure_dict(state), compared=trained)
+    nnx.replace_by_pure_dict(state, arrays)
+    nnx.update(model, state)
+    return step
+
+
+def restore_part(workdir: Path, arrays: Any, *, compared: Any = None) -> tuple[int, Any]:
+    """Reads some of the model's arrays from a run's newest checkpoint, on the first device; only reads.
+
+    Args:
+      workdir: the run's folder.
+      arrays: nested dicts of arrays, as `nnx.to_pure_dict` gives; of shapes and dtypes alone, too.
+      compared: those of them whose shapes are listed as they are (a random key is listed as the integers
+        that it is stored as); None: all.
+
+    Returns:
+      the step of the checkpoint, and the arrays in it of the names that `arrays` has.
+
+    Raises:
+      InputError: there is no complete checkpoint, it is damaged, lacks one of these, or has another shape.
+    """
+    folder = _newest_state(workdir)
+    expected = _shapes(arrays if compared is None else compared)
+    found = saved_shapes(workdir)
+    _compare(str(folder.parent), {path: found.get(path) for path in expected}, expected)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), nnx.to_pure_dict(state)
-    )
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), arrays)
     # What was saved is (model, optimizer).
     wanted = {"0": abstract}
     arguments = ocp.args.PyTreeRestore(
@@ -281,9 +300,7 @@ def restore_model(workdir: Path, model: nnx.Module) -> int:
     if (folder.parent / "progress").is_dir():  # runs from before there were digests have none
         saved = _saved_digests(folder.parent)
         _compare_digests(str(folder.parent), saved, _array_digests(restored))
-    nnx.replace_by_pure_dict(state, restored["0"])
-    nnx.update(model, state)
-    return int(folder.parent.name)
+    return int(folder.parent.name), restored["0"]
 
 
 @contextlib.contextmanager

@@ -37,7 +37,8 @@ def of_json(value: Any) -> str:
 
 def of_examples(examples: Examples) -> str:
     """Of the texts, labels and ids in their order."""
-    digest = hashlib.sha256(np.asarray(examples.labels, "<i4").tobytes())
+    soft = np.issubdtype(examples.labels.dtype, np.floating)
+    digest = hashlib.sha256(np.asarray(examples.labels, "<f4" if soft else "<i4").tobytes())
     for strings in (examples.texts, examples.ids):
         for string in strings:
             data = string.encode("utf-8", "surrogatepass")

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 AnyArray = jax.Array | np.ndarray
+Labels = Int[AnyArray, "batch"] | Float[AnyArray, "batch"]
 
 
 class Metrics(NamedTuple):
@@ -20,9 +21,11 @@ class Metrics(NamedTuple):
 
 
 def per_example_loss(
-    logits: Float[AnyArray, "batch outputs"], labels: Int[AnyArray, "batch"]
+    logits: Float[AnyArray, "batch outputs"], labels: Labels
 ) -> Float[Array, "batch"]:
     """Cross-entropy in nats of each example: of a sigmoid for one logit, of a softmax for more.
+
+    A sigmoid's label may be soft: the probability of class 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -51,12 +54,14 @@ def predicted_class(logits: Float[AnyArray, "batch outputs"]) -> Int[AnyArray, "
 
 def loss_and_metrics(
     logits: Float[AnyArray, "batch outputs"],
-    labels: Int[AnyArray, "batch"],
+    labels: Labels,
     real: Bool[AnyArray, "batch"],
 ) -> tuple[Float[Array, ""], Metrics]:
     """Mean loss over the real rows, and the sums behind it. `real` is False for rows that only fill a batch."""
     losses = jnp.where(real, per_example_loss(logits, labels), 0)
-    correct = jnp.where(real, predicted_class(logits) == labels, False)
+    # Of a soft label, the likelier class.
+    classes = labels > 0.5 if jnp.issubdtype(labels.dtype, jnp.floating) else labels
+    correct = jnp.where(real, predicted_class(logits) == classes, False)
     count = jnp.sum(real, dtype=jnp.float32)
     metrics = Metrics(jnp.sum(losses), jnp.sum(correct, dtype=jnp.float32), count)
     return jnp.sum(losses) / jnp.maximum(count, 1), metrics

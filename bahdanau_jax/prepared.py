@@ -19,11 +19,15 @@ _MEND = "half-prepared or damaged; remove this folder to have it prepared again"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A checked data set: `read(split)` gives its texts, labels (int32 [n]) and ids."""
+    """A checked data set: `read(split)` gives its texts, labels (int32 [n]) and ids.
+
+    `read_texts(split)` gives the texts alone, whatever stands in place of labels.
+    """
 
     name: str
     label_names: tuple[str, ...]
     read: Callable[[str], tuple[list[str], np.ndarray, list[str]]]
+    read_texts: Callable[[str], list[str]]
 
 
 def find_prepared(root: Path, name: str) -> Path | None:
@@ -103,7 +107,7 @@ def open_prepared(
         for path, length in shards[split]:
             _check_shard(path, length)
 
-    def read(split: str) -> tuple[list[str], np.ndarray, list[str]]:
+    def read_records(split: str) -> tuple[list[str], list[int], list[str]]:
         try:
             source: Any = tfds.data_source(full_name, split=split, data_dir=root, download=False)
             records = source.__getitems__(range(len(source)))
@@ -113,7 +117,11 @@ def open_prepared(
             ) from error
         ids = [f"{split}/{i}" for i in range(len(records))]
         texts = _decode([record["text"] for record in records], ids, folder)
-        labels = np.array([record["label"] for record in records], np.int64)
+        return texts, [record["label"] for record in records], ids
+
+    def read(split: str) -> tuple[list[str], np.ndarray, list[str]]:
+        texts, found, ids = read_records(split)
+        labels = np.array(found, np.int64)
         outside = np.flatnonzero((labels < 0) | (labels >= len(label_names)))
         if outside.size:
             raise InputError(
@@ -122,7 +130,16 @@ def open_prepared(
             )
         return texts, labels.astype(np.int32), ids
 
-    return Prepared(folder.relative_to(root).parts[0], label_names, read)
+    def read_texts(split: str) -> list[str]:
+        if split not in shards:
+            raise InputError(
+                f"{folder}: has no split {split}; it has {', '.join(shards) or 'none'}"
+            )
+        for path, length in shards[split]:
+            _check_shard(path, length)
+        return read_records(split)[0]
+
+    return Prepared(folder.relative_to(root).parts[0], label_names, read, read_texts)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Dataset:
         train, validation: the two splits that training may look at.
         read_test: reads the test split.
         test_description: what "test" is, for tables ("IMDB test split").
+        read_unlabelled: reads texts without labels, which are of none of the splits; none by default.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Dataset:
     validation: Examples
     read_test: Callable[[], Examples]
     test_description: str
+    read_unlabelled: Callable[[], list[str]] = list
 
 
 # --- TFDS -------------------------------------------------------------------------------------
@@ -99,6 +101,7 @@ def load_tfds(name: str = "imdb_reviews", *, data_dir: str | None, validation_si
         validation=validation,
         read_test=lambda: Examples(*prepared.read("test")),
         test_description=f"{title} test split",
+        read_unlabelled=lambda: prepared.read_texts("unsupervised"),
     )
 
 
@@ -257,9 +260,11 @@ _TELLING = (
 def make_up(*, train_size: int, validation_size: int, test_size: int, seed: int = 0) -> Dataset:
     """Made-up reviews of 5 to 120 words, the same for the same `seed`; no data needed.
 
-    A quarter of a review's words tell its label, nine in ten of them rightly.
+    A quarter of a review's words tell its label, nine in ten of them rightly. There are twice as many
+    without a label as there are in train, as in IMDB.
     """
     sizes = {"train": train_size, "validation": validation_size, "test": test_size}
+    sizes["unlabelled"] = 2 * train_size
     for split, size in sizes.items():
         if size < 1:
             raise InputError(f"{split}_size is {size}; expected at least 1")
@@ -277,6 +282,7 @@ def make_up(*, train_size: int, validation_size: int, test_size: int, seed: int 
         make("validation"),
         lambda: make("test"),
         f"{test_size:,} made-up reviews",
+        lambda: list(make("unlabelled").texts),
     )
 
 

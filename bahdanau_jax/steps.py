@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from bahdanau_jax.batches import Batch, eval_batches
 from bahdanau_jax.ensemble import Ensemble
@@ -146,6 +147,7 @@ class CompiledAhead:
         mesh: Mesh,
         pool: ThreadPoolExecutor,
         donate: bool,
+        label_dtype: DTypeLike = np.int32,
     ):
         jitted = jax.jit(
             step, donate_argnums=(0,) if donate else (), out_shardings=replicated(mesh)
@@ -158,7 +160,7 @@ class CompiledAhead:
             return jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=split_rows(mesh))
 
         def compile_for(length: int):
-            batch = Batch(row(np.int32, length), row(np.int32), row(np.bool_), row(np.int32))
+            batch = Batch(row(np.int32, length), row(label_dtype), row(np.bool_), row(np.int32))
             begun = time.monotonic()
             with jax.set_mesh(mesh):  # a thread has its own
                 compiled = jitted.lower(abstract, batch).compile()

@@ -35,9 +35,11 @@ from bahdanau_jax.not_finite import Report, Watch, checked_before, part_names
 from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class, probabilities
 from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.predictions import write_predictions
+from bahdanau_jax.pretrained import read_vocabulary, start_from
 from bahdanau_jax.progress import Progress
 from bahdanau_jax.recorder import Recorder
 from bahdanau_jax.recurrence import kernel_obstacle
+from bahdanau_jax.self_training import with_soft_labels
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.steps import (
     CompiledAhead,
@@ -172,11 +174,17 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             )
         microbatches = choose_microbatches(config.microbatches, config.batch_size, mesh.size)
         dataset = read_dataset(config.data, config.seed)
+        labelled = dataset.train
+        if config.teacher:  # train then holds the others too, behind these
+            dataset = with_soft_labels(dataset, config.teacher, workdir / "soft_labels.json")
 
         # Model and optimizer, the same on every device; compiled in threads while text becomes ids.
         pool = ThreadPoolExecutor(max_workers=1)
         opened.callback(pool.shutdown, wait=False, cancel_futures=True)
         model = make_model(config, len(dataset.label_names))
+        if config.init_from:
+            networks = model.members if isinstance(model, Ensemble) else [model]
+            start_from(config.init_from, *networks)
         epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
         total_steps = epoch_steps * config.epochs
         transformation = make_optimizer(**config.optimizer, total_steps=total_steps)
@@ -185,14 +193,24 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         state = jax.device_put(state, replicated(mesh))
         sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
         step = partial(train_step, graphdef, microbatches=microbatches)
-        step_fn = CompiledAhead(step, state, config.bucket_lengths, **sizes, donate=True)
+        step_fn = CompiledAhead(
+            step,
+            state,
+            config.bucket_lengths,
+            **sizes,
+            donate=True,
+            label_dtype=np.float32 if config.teacher else np.int32,
+        )
         sizes["batch_size"] //= microbatches
         evaluate = Evaluator(model, config.bucket_lengths, **sizes)
 
         # Data: text, then ids, then batches.
-        vocabulary = Vocabulary.build(
-            dataset.train.texts, size=config.vocab_size, marks=config.marks
-        )
+        if config.init_from:
+            vocabulary = read_vocabulary(config.init_from, config.vocab_size, config.marks)
+        else:
+            vocabulary = Vocabulary.build(
+                dataset.train.texts, size=config.vocab_size, marks=config.marks
+            )
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         digests.keep_or_compare(
             workdir / "data.json",
@@ -338,7 +356,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         test = dataset.read_test()
         whole["test"] = vocabulary.encode_all(test.texts)
         ids["test"] = [x[-config.max_length :] for x in whole["test"]]
-        examples = {"train": dataset.train, "validation": dataset.validation, "test": test}
+        ids["train"] = ids["train"][: len(labelled)]
+        examples = {"train": labelled, "validation": dataset.validation, "test": test}
         logits = {split: evaluate(state[0], ids[split]) for split in examples}
         write_predictions(
             workdir / "predictions.jsonl",

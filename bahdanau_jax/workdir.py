@@ -35,6 +35,7 @@ _AT_LEAST = {
     "model.ngrams": 0,
     "model.ngram_rows": 1,
     "model.bigram_rows": 0,
+    "model.candidates": 1,
     "model.chunk_size": 0,
     "batch_size": 1,
     "microbatches": 0,
@@ -55,23 +56,28 @@ _AT_MOST = {
 _ONE_OF = {
     "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
     "marks": (True, False),
+    "task": ("language_model",),
     "model.dtype": ("float32", "bfloat16"),
     "model.implementation": ("auto", "scan", "native"),
     "model.mask_attention": (True, False),
 }
 _RATES = ("model.dropout", "model.head_dropout", "model.word_dropout")
 _OTHER = (
-    "data.name",
-    "data.data_dir",
-    "bucket_lengths",
-    "model.pooling",
-    "model.ngram_share",
-    "checkpoint.every_minutes",
-    *_RATES,
-)
+    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share",
+    "checkpoint.every_minutes", *_RATES, "init_from", "teacher",
+)  # fmt: skip
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
 # What is written before the first step.
-_BEFORE_TRAINING = {"config.json", "data.json", "vocabulary.json"}
+_BEFORE_TRAINING = {"config.json", "data.json", "soft_labels.json", "vocabulary.json"}
+# A language model's config lacks what only a classifier has, and has these.
+_OF_CLASSIFIERS = {
+    "init_from", "teacher", "host_devices", "microbatches", "max_skipped_steps",
+    "checkpoint.every_minutes", "model.num_layers", "model.attention_units", "model.head_features",
+    "model.members", "model.ngrams", "model.ngram_rows", "model.ngram_share",
+    "model.bigram_rows", "model.mask_attention", "model.head_dropout", "model.word_dropout",
+    "model.pooling",
+}  # fmt: skip
+_OF_LANGUAGE_MODELS = {"task", "model.candidates"}
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 
@@ -86,7 +92,9 @@ def validate_config(config: ConfigDict) -> None:
         >>> validate_config(imdb.get_config())
     """
     flat = flatten(config)
+    absent = _OF_CLASSIFIERS if "task" in flat else _OF_LANGUAGE_MODELS
     names = [*_AT_LEAST, *_ONE_OF, *_OTHER, "optimizer.name", "optimizer.learning_rate"]
+    names = [name for name in names if name not in absent]
     for name in flat:
         if name not in names and not name.startswith("optimizer."):
             close = difflib.get_close_matches(name, names, n=1)
@@ -102,7 +110,7 @@ def validate_config(config: ConfigDict) -> None:
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
     name = "model.ngram_share"
-    ok = _is_number(flat[name]) and 0 <= flat[name] <= 1
+    ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0) <= 1
     _expect(ok, name, flat, "a number from 0 to 1")
     for name in ("optimizer.clip_norm", "checkpoint.every_minutes"):
         ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
@@ -116,7 +124,9 @@ def validate_config(config: ConfigDict) -> None:
         flat,
         "a folder, or None",
     )
-    pooling = flat["model.pooling"]
+    for name in ("init_from", "teacher"):
+        _expect(isinstance(flat.get(name, ""), str), name, flat, 'a folder, or "" for none')
+    pooling = flat.get("model.pooling", POOLINGS)
     ok = isinstance(pooling, list | tuple) and len(pooling) > 0 and set(pooling) <= set(POOLINGS)
     _expect(ok, "model.pooling", flat, f"some of {', '.join(POOLINGS)}")
     lengths, longest = flat["bucket_lengths"], flat["max_length"]
@@ -129,7 +139,8 @@ def validate_config(config: ConfigDict) -> None:
     _expect(ok, "bucket_lengths", flat, f"increasing lengths that end with max_length, {longest}")
     for name, value in flat.items():
         _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
-    _check_memory(flat)
+    if "task" not in flat:
+        _check_memory(flat)
     make_optimizer(**config.optimizer, total_steps=1)
 
 

@@ -39,6 +39,12 @@ def get_config() -> ConfigDict:
     config.data.train_size = 2_000  # only for "made_up"
     config.data.test_size = 5_000  # not for "tfds", which has a test split
 
+    # Folder of a run, such as imdb_language_model.py leaves, whose words, embedding and first BiLSTM this
+    # one starts with; "": none.
+    config.init_from = ""
+    # Folder of a run that labels the reviews without labels, which then are trained on too; "": none.
+    config.teacher = ""
+
     config.vocab_size = 10_000
     config.marks = False  # whether punctuation marks are words; the notebook drops them
     config.max_length = 500  # the last words of a longer review are kept

@@ -222,9 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
-    errors, stop, train = _import_training()
+    errors, stop, pretrain, train = _import_training()
+    language_model = "task" in config
+    run = pretrain.pretrain if language_model else train.train_and_evaluate
     try:
-        train.train_and_evaluate(config, workdir)
+        run(config, workdir)
     except errors.DataNotFound as error:
         return fail(str(error), DATA_NOT_FOUND)
     except errors.InputError as error:
@@ -249,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_training():
-    """Returns the modules `errors`, `stop` and `train`.
+    """Returns the modules `errors`, `stop`, `pretrain` and `train`.
 
     Ctrl-C meanwhile ends the program at once, which has done nothing yet: in the middle of an
     import it would be lost in a callback or end in a traceback.
@@ -259,11 +261,11 @@ def _import_training():
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from bahdanau_jax import errors, stop, train
+        from bahdanau_jax import errors, pretrain, stop, train
     finally:
         if ours:
             signal.signal(signal.SIGINT, handler)
-    return errors, stop, train
+    return errors, stop, pretrain, train
 
 
 def _quiet_libraries() -> None:
