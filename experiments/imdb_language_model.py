@@ -6,7 +6,8 @@ Command:
 
 The mean loss over 81,408 predictions in validation's reviews, among all 30,000 words, is 5.798 nats
 (perplexity 330); for 13.7% of them the likeliest word is the right one. That is a poor language model: 1,895
-steps in one pass over 19.4 million words. 4,166,192 parameters, 1.85 GB resident at most.
+steps in one pass over 19.4 million words, and a classifier that starts from it does not gain
+(docs/accuracy.md). 4,166,192 parameters, 1.85 GB resident at most.
 
 36 min 36 s in all on one core of an Intel Xeon (AVX-512) which other work shared and at times stopped;
 2026-11-24 and -25. The run was started before `config.marks` existed, with the same rule by hand: of the
