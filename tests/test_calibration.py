@@ -90,6 +90,6 @@ def test_a_model_that_gives_nan_is_not_calibrated(tmp_path):
     p, labels = overconfident(n=10)
     p[3] = np.nan
     write_predictions(tmp_path, p, labels)
-    with pytest.raises(InputError, match="of validation are not finite"):
+    with pytest.raises(InputError, match=r"line 4 is .*the number NaN; expected a finite one"):
         calibration.calibrate(tmp_path)
     assert not (tmp_path / "calibration.json").exists()

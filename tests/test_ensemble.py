@@ -72,13 +72,13 @@ def test_each_member_gets_the_gradient_of_its_own_loss():
         grads = nnx.grad(loss)(member)
         want.append(jax.tree.map(lambda p, g: p - g, nnx.state(member, nnx.Param), grads))
     linear = np.asarray(model.ngrams.weights[...])
-    after, metrics = train_step(*nnx.split((model, optimizer)), batch)
+    after, report = train_step(*nnx.split((model, optimizer)), batch)
     for i, parameters in enumerate(want):
         got = nnx.filter_state(after[0], nnx.Param)["members"][i]
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(parameters), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_array_equal(after[0]["ngrams"]["weights"][...], linear)
-    assert metrics.count == 2
+    assert report.metrics.count == 2
 
 
 def test_one_member_alone_is_the_classifier_itself():
