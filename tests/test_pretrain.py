@@ -36,6 +36,10 @@ def small_classifier(**sizes):
     return AttentionClassifier(VOCAB, rngs=nnx.Rngs(7), **sizes)
 
 
+# As in test_checkpoint.py: what fails in TensorStore's threads is told a second time there.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "language_model"
