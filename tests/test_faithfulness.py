@@ -1,5 +1,8 @@
 """The measures against what must hold of them, and against models whose reasons are known."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -86,11 +89,14 @@ def some_ids(predictor, n=5):
     return predictor.vocabulary.encode_all(texts)
 
 
+@partial(jax.jit, static_argnums=0)  # compiled once a length, not at each call
+def logits_of(graphdef, state, ids, embedded):
+    return nnx.merge(graphdef, state)(ids, embedded=embedded)[0]
+
+
 def log_odds_of(predictor, ids, classes, embedded=None):
-    model = nnx.merge(predictor.graphdef, predictor.state)
     ids = jnp.asarray(ids)[None]
-    p = 0.0
-    logits = model(ids, embedded=embedded)[0].astype(float)[0]
+    logits = logits_of(predictor.graphdef, predictor.state, ids, embedded)[0].astype(float)
     logits = np.asarray([0, logits[0]]) if len(logits) == 1 else np.asarray(logits)
     p = np.exp(logits) / np.exp(logits).sum()
     return float(np.log(p[classes] / (1 - p[classes])))
