@@ -141,7 +141,7 @@ def run_layer(
 def _over_devices(layer):
     """The kernel's call, a share of the batch on each device; XLA by itself splits what it knows only."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape["data"] == 1:
+    if mesh.shape.get("data", 1) == 1:
         return layer
     rows, states, whole = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
     # inputs, mask, scale, kernel, recurrent_kernel, bias, h, c
