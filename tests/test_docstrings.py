@@ -20,6 +20,7 @@ import pytest
         "recurrence",
         "significance",
         "text_files",
+        "weights",
     ],
 )
 def test_examples_give_what_they_say(module):
