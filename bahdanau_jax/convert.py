@@ -88,7 +88,7 @@ def classifier_from_keras(layers: Sequence[Sequence[Any]], model: AttentionClass
     Args:
       layers: `[layer.get_weights() for layer in keras_model.layers if layer.weights]`, in the order of the
         network: the embedding, each Bidirectional(LSTM), the attention (Dense layers W1 for the outputs, W2
-        for the state and V), and the two last Dense layers.
+        for the state and V), and the two last Dense layers. `keras_files.read_keras` reads them from a file.
       model: of the same sizes; is changed. It must have `mask_attention=False` to give the same
         probabilities where there is padding: the notebook's attention is not masked.
 
@@ -97,7 +97,12 @@ def classifier_from_keras(layers: Sequence[Sequence[Any]], model: AttentionClass
 
     The score's own bias, which the softmax cancels, is dropped.
     """
-    count = len(model.encoder)
+    set_weights(model, names_from_keras(layers), where="the Keras model")
+
+
+def names_from_keras(layers: Sequence[Sequence[Any]]) -> dict[str, np.ndarray]:
+    """The weights that `classifier_from_keras` takes, by our names."""
+    count = max(len(layers) - 4, 1)
     sizes = [1, *[6] * count, 6, 2, 2]
     if [len(layer) for layer in layers] != sizes:
         raise InputError(
@@ -118,7 +123,7 @@ def classifier_from_keras(layers: Sequence[Sequence[Any]], model: AttentionClass
     }
     for name, (kernel, bias) in zip(("hidden", "output"), arrays[2 + count :], strict=True):
         weights |= {f"{name}.kernel": kernel, f"{name}.bias": bias}
-    set_weights(model, weights, where="the Keras model")
+    return weights
 
 
 def classifier_to_keras(model: AttentionClassifier) -> list[list[np.ndarray]]:

@@ -74,16 +74,24 @@ def load_safetensors(module: nnx.Module, file: str | os.PathLike[str]) -> None:
     Raises:
       InputError: the file cannot be read, is not SafeTensors, or holds other weights than the module's.
     """
+    set_weights(module, read_safetensors(file), where=str(file))
+
+
+def read_safetensors(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """What `weights_of` gave of the module that was saved.
+
+    Raises:
+      InputError: the file cannot be read or is not SafeTensors.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        weights = load(Path(file).read_bytes())
+        return load(Path(file).read_bytes())
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except (SafetensorError, ValueError, KeyError) as error:
         raise InputError(f"{file} is no SafeTensors file: {error}") from error
-    set_weights(module, weights, where=str(file))
 
 
 def _named(module: nnx.Module) -> dict[str, Any]:

@@ -1,0 +1,199 @@
+r"""Turns weights of Keras or PyTorch into SafeTensors of ours, or back; each conversion checks itself.
+
+    python -m experiments.convert --input=notebook.keras --output=notebook.safetensors
+    python -m experiments.convert --input=imdb.safetensors --output=imdb.keras --like=notebook.keras
+    python -m experiments.convert --input=lstm.pt --output=lstm.safetensors
+    python -m experiments.convert --input=lstm.safetensors --output=lstm.pt
+
+--input     .keras or .weights.h5 of the notebook's network, as Keras 3 saves it; .pt, the `state_dict` of a
+            bidirectional `torch.nn.LSTM`; or .safetensors: an AttentionClassifier, as `experiments.export`
+            writes a run's, or BiLSTMs, as the third line does.
+--output    .safetensors, which `weights.load_safetensors` reads; or any of the others. A .pt gets a
+            classifier's BiLSTMs.
+--like      The Keras file whose layers, names and optimizer the output gets.
+--prefix    What stands before the LSTM's names in the state_dict, as "encoder.".
+
+Ours and theirs compute the same input, random and partly padded, and the largest difference is printed. The
+model that gets Keras's weights must have `mask_attention=False` to give Keras's probabilities where there is
+padding.
+
+Ends with 0 when done; 2 when something asked for is not right, or the two differ by more than 1e-5: then
+nothing is written.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from flax import nnx
+
+from bahdanau_jax import convert, convert_check, keras_files
+from bahdanau_jax.classifier import AttentionClassifier
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.lstm import BiLSTM
+from bahdanau_jax.weights import read_safetensors, save_safetensors, set_weights
+from experiments.command import asks_for_help, fail, one_line
+
+OURS = ".safetensors"
+ENDINGS = (OURS, ".pt", *keras_files.ENDINGS)
+TOLERANCE = 1e-5
+
+
+def convert_keras(source: Path, target: Path, like: Path | None) -> str:
+    """Between a Keras file and SafeTensors; returns what was compared."""
+    if target.suffix == OURS:
+        layers = keras_files.read_keras(source)
+        model = make_classifier(convert.names_from_keras(layers), source)
+    else:
+        model = read_ours(source)
+        if not isinstance(model, AttentionClassifier):
+            raise InputError(f"{source} holds BiLSTMs; expected an AttentionClassifier")
+        if like is None:
+            raise InputError(f"--like is missing: the Keras file whose layers {target} gets")
+        layers = convert.classifier_to_keras(model)
+    difference = convert_check.difference_from_keras(layers, model)
+    said = _compared(source, difference, "probabilities of the notebook's network in Keras")
+    if like is None:
+        save_safetensors(model, target)
+    else:
+        keras_files.write_keras(target, layers, like=like)
+    return said
+
+
+def convert_torch(source: Path, target: Path, prefix: str) -> str:
+    """Between a state_dict and SafeTensors; returns what was compared."""
+    if target.suffix == OURS:
+        state_dict = read_state_dict(source)
+        layers = layers_of(state_dict, prefix, source)
+    else:
+        model = read_ours(source)
+        layers = model.encoder if isinstance(model, AttentionClassifier) else model
+        state_dict = convert.bilstm_to_torch(layers, prefix=prefix)
+    difference = convert_check.difference_from_torch(state_dict, layers, prefix=prefix)
+    said = _compared(source, difference, "outputs of torch.nn.LSTM")
+    if target.suffix == OURS:
+        save_safetensors(layers, target)
+    else:
+        import torch
+
+        torch.save({name: torch.tensor(x) for name, x in state_dict.items()}, target)
+    return said
+
+
+def _compared(source: Path, difference: float, what: str) -> str:
+    said = f"largest difference between ours and the {what}: {difference:.1e}"
+    if not difference <= TOLERANCE:
+        raise InputError(f"{source}: {said}; expected at most {TOLERANCE}")
+    return said
+
+
+def make_classifier(weights: Mapping[str, np.ndarray], source: Path) -> AttentionClassifier:
+    """A classifier of the sizes that its weights by name have, with these weights."""
+    try:
+        vocab_size, embedding_features = weights["embedding.embedding"].shape
+        outputs = len(weights["output.bias"])
+        model = AttentionClassifier(
+            vocab_size,
+            2 if outputs == 1 else outputs,
+            embedding_features=embedding_features,
+            hidden_features=len(weights["encoder.0.forward.recurrent_kernel"]),
+            num_layers=sum(name.endswith(".forward.kernel") for name in weights),
+            attention_units=weights["attention.key_kernel"].shape[1],
+            head_features=len(weights["hidden.bias"]),
+            mask_attention=False,
+            rngs=nnx.Rngs(0),
+        )
+    except KeyError as error:
+        raise InputError(f"{source} holds no AttentionClassifier: {error} is missing") from error
+    set_weights(model, weights, where=str(source))
+    return model
+
+
+def make_bilstms(sizes: Sequence[tuple[int, int]]) -> nnx.List[BiLSTM]:
+    """BiLSTMs of `sizes`, (in_features, hidden_features) each."""
+    return nnx.List([BiLSTM(*size, rngs=nnx.Rngs(0)) for size in sizes])
+
+
+def read_ours(file: Path) -> AttentionClassifier | nnx.List[BiLSTM]:
+    """The classifier or the BiLSTMs that a SafeTensors file holds."""
+    weights = read_safetensors(file)
+    if "0.forward.kernel" not in weights:
+        return make_classifier(weights, file)
+    kernels = [name for name in sorted(weights) if name.endswith("forward.recurrent_kernel")]
+    try:
+        sizes = [len(weights[f"{i}.forward.kernel"]) for i in range(len(kernels))]
+    except KeyError as error:
+        raise InputError(f"{file} holds no BiLSTMs: {error} is missing") from error
+    layers = make_bilstms([(size, len(weights[kernels[0]])) for size in sizes])
+    set_weights(layers, weights, where=str(file))
+    return layers
+
+
+def layers_of(state_dict: Mapping[str, Any], prefix: str, source: Path) -> nnx.List[BiLSTM]:
+    """The BiLSTMs of a state_dict."""
+    sizes = []
+    while (name := f"{prefix}weight_ih_l{len(sizes)}") in state_dict:
+        gates, features = state_dict[name].shape
+        sizes.append((features, gates // 4))
+    if not sizes:
+        raise InputError(
+            f"{source} has no {prefix}weight_ih_l0; expected the state_dict of an LSTM behind --prefix"
+        )
+    layers = make_bilstms(sizes)
+    convert.bilstm_from_torch(state_dict, layers, prefix=prefix)
+    return layers
+
+
+def read_state_dict(file: Path) -> dict[str, np.ndarray]:
+    """What `torch.save(lstm.state_dict(), file)` wrote; nothing in it is run."""
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(f"{file} needs PyTorch: pip install torch") from error
+    try:
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        return {name: x.float().numpy() for name, x in found.items() if torch.is_tensor(x)}
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # of many kinds, pickle's among them
+        raise InputError(f"{file} is no state_dict ({type(error).__name__})") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    argv = sys.argv if argv is None else argv
+    if asks_for_help(argv):
+        print(__doc__)
+        return 0
+    asked = flags.FlagValues()
+    for flag, default in (("input", None), ("output", None), ("like", None), ("prefix", "")):
+        flags.DEFINE_string(flag, default, "", flag_values=asked)
+    try:
+        rest = asked(list(argv))[1:]
+        if rest:
+            raise flags.Error(f"unexpected argument {rest[0]!r}; expected --input and --output")
+        for flag in ("input", "output"):
+            if not (asked[flag].value or "").endswith(ENDINGS):
+                raise flags.Error(
+                    f"--{flag} is {asked[flag].value}; expected a file that ends with {', '.join(ENDINGS)}"
+                )
+        source, target = Path(asked.input).expanduser(), Path(asked.output).expanduser()
+        if [source.suffix, target.suffix].count(OURS) != 1:
+            raise flags.Error(f"expected one of --input and --output to end with {OURS}")
+        if ".pt" in (source.suffix, target.suffix):
+            said = convert_torch(source, target, asked.prefix)
+        else:
+            said = convert_keras(source, target, asked.like and Path(asked.like).expanduser())
+        print(f"{target}: {said}")
+    except (flags.Error, InputError) as error:
+        return fail(one_line(error))
+    except OSError as error:
+        return fail(f"{target} cannot be written: {error.strerror or error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
