@@ -34,6 +34,7 @@ RUN_FILES = {
     "calibration.json": "the temperature that predictions are scaled by",
     "report.html": "where it fails, and whether its attention can be believed",
     "result.json": "this table",
+    "vectors.npy": "the words' vectors",
 }
 
 Log = Callable[[str], None]

@@ -29,7 +29,7 @@ def fit_ngrams(
     features, where they have an SVM, finds what each ratio is multiplied by.
 
     Args:
-      batches: all texts, once. A soft label p counts as its likelier class, |2 p - 1| times.
+      batches: all texts, once.
       n, rows: as of the NgramClassifier.
       outputs: 1 for two classes, else one per class.
       alpha: added to every count.
@@ -59,20 +59,14 @@ def fit_ngrams(
     weights, bias = np.zeros((rows, outputs), np.float32), np.zeros(outputs, np.float32)
     for output in range(outputs):
         is_class = labels == (1 if outputs == 1 else output)
-        weight = np.ones(len(labels))
-        if np.issubdtype(labels.dtype, np.floating):  # soft: a doubtful one hardly counts
-            is_class, weight = labels > 0.5, np.abs(2 * labels - 1)
         inside = np.repeat(is_class, np.diff(ends))
-        counts = np.repeat(weight, np.diff(ends))
-        p, q = (
-            alpha + np.bincount(column[x], counts[x], minlength=rows) for x in (inside, ~inside)
-        )
+        p, q = (alpha + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
         ratio = np.log(p / p[seen].sum()) - np.log(q / q[seen].sum())
         features = csr_array((ratio[column], column, ends), (len(labels), rows))
         solver = LogisticRegression(
             C=c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
-        solver.fit(features, is_class, sample_weight=weight)
+        solver.fit(features, is_class)
         weights[:, output] = solver.coef_[0] * ratio
         bias[output] = np.asarray(solver.intercept_)[0]
     return weights, bias

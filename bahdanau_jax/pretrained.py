@@ -1,14 +1,86 @@
-"""Starting a classifier from another run's folder: its embedding and first BiLSTM, and the words they know."""
+"""Starting a classifier from another run's folder: its word vectors, or its embedding and first BiLSTM."""
 
+import io
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jaxtyping import Float
 
+from bahdanau_jax import digests
 from bahdanau_jax.checkpoint import restore_part
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.text import Vocabulary
+from bahdanau_jax.workdir import read_json
+
+VECTORS = "vectors.npy"
+
+
+def save_vectors(folder: Path, vectors: Float[np.ndarray, "vocab_size features"]) -> str:
+    """Writes vectors.npy, whole or not at all; returns the digest that result.json keeps.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    partial = folder / f"{VECTORS}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, vectors, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, folder / VECTORS)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"cannot write {folder / VECTORS}: {error.strerror}") from error
+    return digests.of_array(vectors)
+
+
+def read_vectors(
+    folder: Path, vocab_size: int, features: int
+) -> Float[np.ndarray, "vocab_size features"]:
+    """What `save_vectors` wrote.
+
+    Raises:
+      InputError: there is none, it is damaged, or of another shape.
+    """
+    file, shape = folder / VECTORS, (vocab_size, features)
+    result = read_json(folder / "result.json")
+    # The file's length is known beforehand: nothing larger is read.
+    header = 128
+    if (size := file.stat().st_size) != (expected := header + 4 * vocab_size * features):
+        raise InputError(
+            f"{file} has {size:,} bytes; expected {expected:,}, which float32 vectors of shape "
+            f"{list(shape)} (vocab_size, embedding_features) take"
+        )
+    try:
+        vectors = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise InputError(
+            f"{file} holds {vectors.dtype} of shape {list(vectors.shape)}; expected float32 of {list(shape)}"
+        )
+    if not isinstance(result, dict) or result.get("vectors_sha256") != digests.of_array(vectors):
+        raise InputError(f"{file} is damaged: it is not what the run's result.json tells of")
+    return vectors
+
+
+def mean_vectors(
+    vectors: Float[np.ndarray, "vocab_size features"], ids: Sequence[np.ndarray]
+) -> Float[np.ndarray, "texts features"]:
+    """The mean of each text's vectors.
+
+    Example:
+      >>> mean_vectors(np.array([[0.0], [2.0], [4.0]]), [np.array([1, 2]), np.array([1])])
+      array([[3.],
+             [2.]])
+    """
+    return np.stack([vectors[row].mean(axis=0) for row in ids])
 
 
 def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
@@ -21,7 +93,7 @@ def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
     if not (folder / "vocabulary.json").is_file():
         raise InputError(
             f"config.init_from is {str(folder)!r}, which holds no vocabulary.json; expected the "
-            "folder of a run, such as experiments/imdb_language_model.py leaves"
+            "folder of a run, such as experiments/imdb_vectors.py leaves"
         )
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     if len(vocabulary) != size:
@@ -38,24 +110,34 @@ def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
 
 
 def start_from(folder: str | Path, *models: AttentionClassifier) -> int:
-    """Puts the embedding and the first BiLSTM of a run's newest checkpoint into each model; all else stays.
+    """Puts a run's word vectors, or else its newest checkpoint's embedding and first BiLSTM, into each model.
+
+    All else of the models stays.
 
     Args:
-      folder: of a language model's run, or of a single classifier's.
+      folder: of word vectors, or of a single classifier's run.
       models: of the same embedding_features, hidden_features and vocab_size.
 
     Returns:
-      the step of the checkpoint.
+      the step of the checkpoint; 0 for word vectors.
 
     Raises:
       InputError: there is no complete checkpoint, it is damaged, lacks a part, or is of other sizes.
 
     Example::
 
-        model = AttentionClassifier(30_000, hidden_features=128, num_layers=1, rngs=nnx.Rngs(0))
-        start_from("runs/imdb_language_model", model)
+        model = AttentionClassifier(30_000, rngs=nnx.Rngs(0))
+        start_from("runs/imdb_vectors", model)
     """
     folder = Path(folder).expanduser()
+    if (folder / VECTORS).is_file():
+        for model in models:
+            shape = model.embedding.embedding.shape
+            try:
+                model.embedding.embedding[...] = jnp.asarray(read_vectors(folder, *shape))
+            except InputError as error:
+                raise InputError(f"config.init_from: {error}") from error
+        return 0
     step = 0
     for model in models:
         part = nnx.Dict(embedding=model.embedding, encoder=nnx.Dict({"0": model.encoder[0]}))

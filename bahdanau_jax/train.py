@@ -244,7 +244,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         clock, pending = progress.clock, progress.pending
 
         if isinstance(model, Ensemble) and restored is None:
-            fit_linear(state[0], model, ids["train"], dataset.train.labels, config)
+            # By true labels alone: by soft ones too it was worse, also for the ensemble.
+            fit_linear(state[0], model, ids["train"][: len(labelled)], labelled.labels, config)
 
         recorder = opened.enter_context(
             Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)

@@ -35,7 +35,8 @@ _AT_LEAST = {
     "model.ngrams": 0,
     "model.ngram_rows": 1,
     "model.bigram_rows": 0,
-    "model.candidates": 1,
+    "model.window": 1,
+    "model.negatives": 1,
     "model.chunk_size": 0,
     "batch_size": 1,
     "microbatches": 0,
@@ -56,28 +57,29 @@ _AT_MOST = {
 _ONE_OF = {
     "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
     "marks": (True, False),
-    "task": ("language_model",),
+    "task": ("word_vectors",),
+    "unlabelled": (True, False),
     "model.dtype": ("float32", "bfloat16"),
     "model.implementation": ("auto", "scan", "native"),
     "model.mask_attention": (True, False),
 }
 _RATES = ("model.dropout", "model.head_dropout", "model.word_dropout")
 _OTHER = (
-    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share",
+    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share", "model.subsample",
     "checkpoint.every_minutes", *_RATES, "init_from", "teacher",
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
 # What is written before the first step.
 _BEFORE_TRAINING = {"config.json", "data.json", "soft_labels.json", "vocabulary.json"}
-# A language model's config lacks what only a classifier has, and has these.
-_OF_CLASSIFIERS = {
-    "init_from", "teacher", "host_devices", "microbatches", "max_skipped_steps",
-    "checkpoint.every_minutes", "model.num_layers", "model.attention_units", "model.head_features",
-    "model.members", "model.ngrams", "model.ngram_rows", "model.ngram_share",
-    "model.bigram_rows", "model.mask_attention", "model.head_dropout", "model.word_dropout",
-    "model.pooling",
+# All fields of a config that learns word vectors; a classifier's has none of the last five.
+_OF_WORD_VECTORS = {
+    "seed", "data.source", "data.name", "data.data_dir", "data.validation_size", "data.train_size",
+    "data.test_size", "vocab_size", "marks", "epochs", "model.embedding_features",
+    "task", "unlabelled", "model.window", "model.negatives", "model.subsample",
 }  # fmt: skip
-_OF_LANGUAGE_MODELS = {"task", "model.candidates"}
+_NOT_OF_CLASSIFIERS = {
+    "task", "unlabelled", "model.window", "model.negatives", "model.subsample",
+}  # fmt: skip
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 
@@ -92,9 +94,11 @@ def validate_config(config: ConfigDict) -> None:
         >>> validate_config(imdb.get_config())
     """
     flat = flatten(config)
-    absent = _OF_CLASSIFIERS if "task" in flat else _OF_LANGUAGE_MODELS
     names = [*_AT_LEAST, *_ONE_OF, *_OTHER, "optimizer.name", "optimizer.learning_rate"]
-    names = [name for name in names if name not in absent]
+    if "task" in flat:
+        names = [name for name in names if name in _OF_WORD_VECTORS]
+    else:
+        names = [name for name in names if name not in _NOT_OF_CLASSIFIERS]
     for name in flat:
         if name not in names and not name.startswith("optimizer."):
             close = difflib.get_close_matches(name, names, n=1)
@@ -106,7 +110,7 @@ def validate_config(config: ConfigDict) -> None:
         if name not in flat:
             raise InputError(f"config.{name} is missing")
     check_ranges(flat)
-    for name in ("optimizer.learning_rate", "optimizer.eps"):
+    for name in ("optimizer.learning_rate", "optimizer.eps", "model.subsample"):
         ok = _is_number(flat.get(name, 1)) and 0 < flat.get(name, 1)
         _expect(ok, name, flat, "a number above 0")
     name = "model.ngram_share"
@@ -116,7 +120,8 @@ def validate_config(config: ConfigDict) -> None:
         ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
         _expect(ok, name, flat, "0 (never) or more")
     for name in ("data.name", "optimizer.name"):
-        _expect(isinstance(flat[name], str) and flat[name] != "", name, flat, "a name")
+        value = flat.get(name, "-")
+        _expect(isinstance(value, str) and value != "", name, flat, "a name")
     folder = flat["data.data_dir"]
     _expect(
         folder is None or (isinstance(folder, str) and folder != ""),
@@ -129,6 +134,11 @@ def validate_config(config: ConfigDict) -> None:
     pooling = flat.get("model.pooling", POOLINGS)
     ok = isinstance(pooling, list | tuple) and len(pooling) > 0 and set(pooling) <= set(POOLINGS)
     _expect(ok, "model.pooling", flat, f"some of {', '.join(POOLINGS)}")
+    for name, value in flat.items():
+        _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
+    if "task" in flat:
+        check_size("config.model", flat["vocab_size"] * flat["model.embedding_features"])
+        return
     lengths, longest = flat["bucket_lengths"], flat["max_length"]
     ok = (
         isinstance(lengths, Sequence)
@@ -137,10 +147,7 @@ def validate_config(config: ConfigDict) -> None:
         and list(lengths[-1:]) == [longest]
     )
     _expect(ok, "bucket_lengths", flat, f"increasing lengths that end with max_length, {longest}")
-    for name, value in flat.items():
-        _expect(isinstance(value, _PLAIN), name, flat, "a number, a text, a tuple or None")
-    if "task" not in flat:
-        _check_memory(flat)
+    _check_memory(flat)
     make_optimizer(**config.optimizer, total_steps=1)
 
 

@@ -39,8 +39,8 @@ def get_config() -> ConfigDict:
     config.data.train_size = 2_000  # only for "made_up"
     config.data.test_size = 5_000  # not for "tfds", which has a test split
 
-    # Folder of a run, such as imdb_language_model.py leaves, whose words, embedding and first BiLSTM this
-    # one starts with; "": none.
+    # Folder that this run starts from: imdb_vectors.py's, whose words and vectors it takes, or another
+    # classifier's, of which it takes words, embedding and first BiLSTM; "": none.
     config.init_from = ""
     # Folder of a run that labels the reviews without labels, which then are trained on too; "": none.
     config.teacher = ""

@@ -222,9 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
-    errors, stop, pretrain, train = _import_training()
-    language_model = "task" in config
-    run = pretrain.pretrain if language_model else train.train_and_evaluate
+    errors, stop, run = _import_training(config)
     try:
         run(config, workdir)
     except errors.DataNotFound as error:
@@ -250,8 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _import_training():
-    """Returns the modules `errors`, `stop`, `pretrain` and `train`.
+def _import_training(config: ConfigDict):
+    """Returns the modules `errors` and `stop`, and the function that makes the config's run.
 
     Ctrl-C meanwhile ends the program at once, which has done nothing yet: in the middle of an
     import it would be lost in a callback or end in a traceback.
@@ -261,11 +259,16 @@ def _import_training():
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from bahdanau_jax import errors, pretrain, stop, train
+        from bahdanau_jax import errors, stop
+
+        if "task" in config:
+            from bahdanau_jax.pretrain import pretrain as run
+        else:
+            from bahdanau_jax.train import train_and_evaluate as run
     finally:
         if ours:
             signal.signal(signal.SIGINT, handler)
-    return errors, stop, pretrain, train
+    return errors, stop, run
 
 
 def _quiet_libraries() -> None:

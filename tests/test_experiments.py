@@ -38,11 +38,11 @@ def test_every_config_is_valid_and_says_how_to_run_it(module):
 
 @pytest.mark.parametrize("module", CONFIGS, ids=lambda module: module.__name__)
 def test_a_config_is_made_anew_each_time(module):
-    dropout = module.get_config().model.dropout
+    features = module.get_config().model.embedding_features
     module.get_config().seed = 12
-    module.get_config().model.dropout = 0.9
+    module.get_config().model.embedding_features = 9
     assert module.get_config().seed == 0
-    assert module.get_config().model.dropout == dropout
+    assert module.get_config().model.embedding_features == features
 
 
 def test_imdb_is_the_notebook():

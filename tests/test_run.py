@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 import bahdanau_jax.train
 from bahdanau_jax.errors import DataNotFound, InputError
@@ -198,7 +199,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
 
 def test_ctrl_c_while_importing_ends_at_once_and_is_ours_again_afterwards():
     ours = signal.getsignal(signal.SIGINT)
-    run._import_training()
+    run._import_training(ConfigDict())
     assert signal.getsignal(signal.SIGINT) is ours
 
 

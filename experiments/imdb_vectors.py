@@ -1,0 +1,31 @@
+r"""Word vectors of IMDB's reviews, with labels and without, for classifiers to start from (`config.init_from`).
+
+Command:
+
+    ./launch.sh --config=experiments/imdb_vectors.py
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import imdb
+
+
+def get_config() -> ConfigDict:
+    """Returns every setting of a run; `--config.<field>=<value>` overrides one."""
+    config = ConfigDict()
+    config.task = "word_vectors"  # what is learned; without this field, a classifier
+    config.seed = 0
+    config.data = imdb.get_config().data
+    config.unlabelled = True  # whether the texts without labels are read too
+
+    config.vocab_size = 30_000
+    config.marks = True
+
+    config.model = ConfigDict()
+    config.model.embedding_features = 128
+    config.model.window = 8  # words to either side, at most
+    config.model.negatives = 5  # drawn words that each neighbour is told from
+    config.model.subsample = 1e-4  # words more frequent than this are skipped now and then
+
+    config.epochs = 8
+    return config
