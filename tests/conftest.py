@@ -36,9 +36,20 @@ def damaged(prepared, tmp_path):
     return tmp_path / "tfds"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def add_report():
+    """The real `train.add_report`; runs in this process go without, for it takes longer than they do."""
+    from bahdanau_jax import train
+
+    real = train.add_report
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "add_report", lambda workdir, recorder: None)
+        yield real
+
+
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    """The folder of a finished run on 90, 20 and 30 made-up reviews; not to be changed."""
+def tiny_run(tmp_path_factory, add_report):
+    """The folder of a finished run on 90, 20 and 30 made-up reviews, with a report; not to be changed."""
     from bahdanau_jax import train
     from experiments import imdb_tiny
 
@@ -49,5 +60,7 @@ def tiny_run(tmp_path_factory):
     config.bucket_lengths = (16, 48, 64)
     config.batch_size, config.epochs = 16, 1
     folder = tmp_path_factory.mktemp("run") / "tiny"
-    train.train_and_evaluate(config, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "add_report", add_report)
+        train.train_and_evaluate(config, folder)
     return folder

@@ -55,6 +55,8 @@ flags.FLAGS.mark_as_parsed()
 config = small_config()
 config.host_devices = 2
 config.model.dropout = config.model.head_dropout = 0.0
+config.bucket_lengths = (64,)
+train.add_report = lambda *_: None
 result = train.train_and_evaluate(config, sys.argv[1])
 assert result["devices"] == ["2 x cpu"] and result["recurrence"] == "native", result
 config.batch_size = 15
@@ -85,6 +87,7 @@ def test_the_number_of_devices_does_not_change_a_run(tmp_path):
     assert "config.batch_size is 15; expected a multiple of the 2 devices" in said
     config = small_config()
     config.model.dropout = config.model.head_dropout = 0.0
+    config.bucket_lengths = (64,)
     train.train_and_evaluate(config, tmp_path / "one")
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
     assert [line["step"] for line in one] == [line["step"] for line in two]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import experiments.report as cli
-from bahdanau_jax import InputError, Prediction, Predictor, report, report_reviews, train
+from bahdanau_jax import InputError, Prediction, Predictor, report, report_reviews
 from bahdanau_jax.predictions import read_predictions
 
 EVIL = '<script>alert("1")</script></div></body> <img src=x onerror=alert(1)> {{ 7 * 7 }} \u202e &lt;b&gt; fine'
@@ -218,7 +218,7 @@ def test_an_older_run_gets_its_texts_from_the_data_set(tiny_run, tmp_path):
     assert "kept no texts" not in (run / "report.html").read_text()
 
 
-def test_a_report_that_fails_costs_no_result(tiny_run, tmp_path, monkeypatch):
+def test_a_report_that_fails_costs_no_result(add_report, tmp_path, monkeypatch):
     from bahdanau_jax import kept_reviews
     from bahdanau_jax.recorder import Recorder
 
@@ -227,7 +227,7 @@ def test_a_report_that_fails_costs_no_result(tiny_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "make_report", fails)
     with Recorder(tmp_path, total_steps=1) as recorder:
-        train.add_report(tmp_path, recorder)
+        add_report(tmp_path, recorder)
     log = (tmp_path / "train.log").read_text()
     assert "warning: there is no report (ZeroDivisionError: of two lines)" in log
     assert kept_reviews.read_reviews(tmp_path) == {}

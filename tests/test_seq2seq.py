@@ -50,7 +50,8 @@ def test_padding_changes_nothing(model):
     np.testing.assert_allclose(weights[:, :, :3], want_weights, atol=1e-6)
 
 
-def test_training_teaches_something():
+def test_training_teaches_something(monkeypatch):
+    monkeypatch.setattr(seq2seq, "BATCH", 32)
     model, right = seq2seq.train("sort", steps=60, seed=0)
     source, target = seq2seq.make_batch(np.random.default_rng(5), 64, "sort")
     loss = float(seq2seq.loss_of(model, jnp.asarray(source), jnp.asarray(target)))
