@@ -5,6 +5,7 @@
 #                                  downloaded, experiments/imdb_embedded.py
 #   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (--help tells which)
 #   ./launch.sh --retry[=N] ...    starts it again after a crash or a preemption, at most N times (10)
+#   ./launch.sh --processes=N ...  N processes on this machine that train together
 #   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS
 #
 # It works from any directory: a relative path in ARGUMENTS is meant from where you stand.
@@ -23,7 +24,7 @@ main() {
         cd "$root"
         exec "$python" -m pytest "$@"
     fi
-    local accelerator argument retries=0 arguments=()
+    local accelerator argument retries=0 processes=1 arguments=()
     for argument in "$@"; do
         case $argument in
         --retry) retries=10 ;;
@@ -31,6 +32,13 @@ main() {
             retries=${argument#*=}
             if [[ ! $retries =~ ^[0-9]{1,9}$ ]]; then
                 say "error: $argument; expected a number of restarts, as in --retry=10"
+                exit 2
+            fi
+            ;;
+        --processes=*)
+            processes=${argument#*=}
+            if [[ ! $processes =~ ^[1-9][0-9]{0,3}$ ]]; then
+                say "error: $argument; expected a number of processes, as in --processes=4"
                 exit 2
             fi
             ;;
@@ -53,7 +61,7 @@ main() {
         install embedded
         set -- --config="$root/experiments/imdb_embedded.py"
     fi
-    [[ $retries -gt 0 ]] || exec "$python" -P -m experiments.run "$@"
+    [[ $retries -gt 0 || $processes -gt 1 ]] || exec "$python" -P -m experiments.run "$@"
     run "$@"
 }
 
@@ -64,7 +72,11 @@ run() {
     trap 'forward INT' INT
     trap 'forward TERM' TERM HUP
     while [[ $signals -eq 0 ]]; do
-        "$python" -P -m experiments.run "$@" &
+        if [[ $processes -gt 1 ]]; then
+            together "$@" &
+        else
+            "$python" -P -m experiments.run "$@" &
+        fi
         child=$!
         wait_for_child
         case $code in
@@ -80,6 +92,49 @@ run() {
     done
     return "$code"
 }
+
+# together ARGUMENTS: trains in $processes processes on this machine; ends with a code that one of them ended with.
+together() {
+    local port i code=0 found running deadline='' pids=()
+    port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
+    set -m # else SIGINT would be ignored in what is started here
+    trap 'signal_all INT' INT
+    trap 'signal_all TERM' TERM HUP
+    for ((i = 0; i < processes; i++)); do
+        "$python" -P -m experiments.run "$@" \
+            --coordinator="localhost:$port" --processes="$processes" --process="$i" &
+        pids[i]=$!
+    done
+    while true; do
+        running=0
+        for i in "${!pids[@]}"; do
+            if kill -0 "${pids[i]}" 2>/dev/null; then
+                running=$((running + 1))
+                if [[ -n $deadline && $SECONDS -gt $deadline ]]; then
+                    say "process $i has not noticed: killed"
+                    kill -KILL "${pids[i]}" 2>/dev/null || true
+                fi
+                continue
+            fi
+            found=0
+            wait "${pids[i]}" || found=$?
+            unset "pids[i]"
+            case $code,$found in
+            *,0) ;;
+            0,* | *,2 | *,66 | *,130) code=$found ;; # the latter: a restart would mend nothing
+            esac
+            if [[ $found -ne 0 && -z $deadline ]]; then
+                deadline=$((SECONDS + 60))
+                [[ $found -eq 75 ]] || say "process $i of $processes ended with $found"
+            fi
+        done
+        [[ $running -gt 0 ]] || break
+        sleep 0.2
+    done
+    return "$code"
+}
+
+signal_all() { kill "-$1" ${pids[@]+"${pids[@]}"} 2>/dev/null || true; }
 
 child='' signals=0
 forward() {

@@ -126,7 +126,10 @@ class _Padder:
         length = _bucket(self.lengths[rows].max(), self.buckets)
         everyones = np.full(batch_size, -1, np.int32)
         everyones[: len(rows)] = rows
-        own = everyones[self._process_index :: self._process_count]
+        # Neighbours, in the processes' order: the whole batch is then the same array with any number of
+        # processes, and dropout, which goes by the row, draws the same.
+        share = batch_size // self._process_count
+        own = everyones[self._process_index * share :][:share]
         ids = np.full((len(own), length), PAD, np.int32)
         labels = np.zeros(len(own), self.labels.dtype)
         for i, row in enumerate(own):

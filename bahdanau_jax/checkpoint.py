@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 
-from bahdanau_jax import digests
+from bahdanau_jax import digests, processes
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.untrusted import check_size
 
@@ -131,14 +131,21 @@ class Checkpoints:
         """
         damaged: dict[int, InputError] = {}
         for step in self.steps():
+            arrays, progress, reason = {}, {}, None
             try:
                 arrays, progress = self._restore(step, state, iterator)
             except InputError as error:
-                damaged[step] = error
+                reason = error
+            if processes.any_of(reason is not None):
+                where = f"{self._folder}/{step}"
+                damaged[step] = reason or InputError(f"another process cannot restore {where}")
                 continue
             for other, reason in damaged.items():
-                aside = self._set_aside(other)
+                aside = f"{other}.damaged"
+                if processes.is_first():
+                    self._set_aside(other, aside)
                 self.notices.append(f"{reason}; kept as {aside}, going on from step {step}")
+            processes.any_of(False)  # the others wait for the renaming
             self._manager.reload()
             nnx.replace_by_pure_dict(state, arrays)
             return step, state, progress["measured"]
@@ -169,17 +176,17 @@ class Checkpoints:
             iterator.set_state(progress["batches"])
             return arrays, progress
 
-    def _set_aside(self, step: int) -> str:
-        aside = self._folder / f"{step}.damaged"
+    def _set_aside(self, step: int, name: str) -> None:
+        aside = self._folder / name
         try:
             if aside.exists():  # of an earlier fault
                 shutil.rmtree(aside)
             os.rename(self._folder / str(step), aside)
         except OSError as error:
             raise InputError(f"cannot rename {self._folder}/{step}: {error.strerror}") from error
-        return aside.name
 
     def _cannot_save(self, error: Exception) -> InputError:
+        processes.check_peers(error)
         kept = [step for step in self.steps() if step != self._saving][:1]
         return InputError(
             f"cannot save {self._folder}/{self._saving}: {_one_line(error)}; "

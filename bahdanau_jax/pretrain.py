@@ -10,7 +10,7 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax import console as show
-from bahdanau_jax import digests, environment, sources
+from bahdanau_jax import digests, environment, processes, sources
 from bahdanau_jax.pretrained import mean_vectors, save_vectors
 from bahdanau_jax.self_training import unlabelled_texts
 from bahdanau_jax.stop import Stopped, StopSignals
@@ -37,6 +37,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     Raises:
       InputError, DataNotFound, Stopped: as `train.train_and_evaluate`.
     """
+    processes.check_alone("learning word vectors")
     with open_workdir(workdir, config) as workdir, StopSignals() as stop:
         console = show.make_console()
         finished = show.show_finished(console, workdir)

@@ -194,6 +194,16 @@ class Recorder:
         self.console.print(message, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
+class Silent:
+    """Stands for a Recorder in the processes that write nothing."""
+
+    def step(self, step: int, **figures: float) -> None: ...
+    def epoch(self, step: int, **figures: Any) -> None: ...
+    def advance(self, step: int) -> None: ...
+    def note(self, message: str) -> None: ...
+    def log(self, message: str) -> None: ...
+
+
 class _File:
     """A file that is only appended to. Unbuffered: what was written survives a kill."""
 

@@ -119,6 +119,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_every_device(mesh: Mesh, state: Any) -> Any:
+    """The state, the same on every device of every process."""
+    sharding = replicated(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(state, sharding)
+
+    def put(x: jax.Array) -> jax.Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(
+                put(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+            )
+        # Not device_put: it asks the other processes about every single array.
+        values = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(put, state)
+
+
 def split_rows(mesh: Mesh) -> NamedSharding:
     """Rows split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))

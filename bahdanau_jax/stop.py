@@ -1,9 +1,12 @@
 """SIGTERM and SIGINT: the step is finished and saved before the run ends; SIGINT twice ends it at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
+
+from jax.experimental import multihost_utils
 
 T = TypeVar("T")
 
@@ -24,12 +27,18 @@ class StopSignals:
         with StopSignals() as stop:
             for batch in stop.each_finished(batches):
                 ...  # one step
-                if stop.asked:
+                if asked := stop.asked_at(step):
                     ...  # save
-                    raise Stopped(f"stopped by {stop.asked}")
+                    raise Stopped(f"stopped by {asked}")
+
+    Args:
+      processes: how many the run has. With several, SIGTERM is left to JAX's preemption service: a
+        signal to any of them stops all at the same step, the next one that none has begun. SIGINT
+        becomes a SIGTERM.
     """
 
-    def __init__(self):
+    def __init__(self, processes: int = 1):
+        self._together = processes > 1
         self.asked: str | None = None  # the signal's name
         self._in_loop = False
         self._before: dict[signal.Signals, Any] = {}
@@ -41,12 +50,19 @@ class StopSignals:
             yield from items
         finally:
             self._in_loop = False
-        if self.asked:  # after the last item's look at it
+        if self.asked and not self._together:  # after the last item's look at it
             raise Stopped(f"stopped by {self.asked}")
+
+    def asked_at(self, step: int) -> str | None:
+        """The signal that asks to stop after this step, the same in every process; all ask at each step."""
+        if self._together:
+            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+        return self.asked
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            numbers = (signal.SIGINT,) if self._together else (signal.SIGTERM, signal.SIGINT)
+            for number in numbers:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as SIGINT is under nohup
                     self._before[number] = signal.signal(number, self._handle)
         return self
@@ -60,5 +76,8 @@ class StopSignals:
         if again and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             raise KeyboardInterrupt
+        if self._together:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         if not self._in_loop:
             raise Stopped(f"stopped by {self.asked}")

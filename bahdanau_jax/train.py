@@ -16,7 +16,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from bahdanau_jax import console as show
-from bahdanau_jax import digests, environment, sources
+from bahdanau_jax import digests, environment, processes, sources
 from bahdanau_jax.batches import (
     eval_batches,
     padding_share,
@@ -37,7 +37,7 @@ from bahdanau_jax.optimizer import make_optimizer
 from bahdanau_jax.predictions import write_predictions
 from bahdanau_jax.pretrained import read_vocabulary, start_from
 from bahdanau_jax.progress import Progress
-from bahdanau_jax.recorder import Recorder
+from bahdanau_jax.recorder import Recorder, Silent
 from bahdanau_jax.recurrence import kernel_obstacle
 from bahdanau_jax.self_training import with_soft_labels
 from bahdanau_jax.significance import bootstrap_interval
@@ -48,7 +48,7 @@ from bahdanau_jax.steps import (
     compilation_figures,
     describe_compilation,
     make_mesh,
-    replicated,
+    on_every_device,
     shard_batches,
     train_step,
 )
@@ -158,9 +158,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     kernel = kernel_obstacle(config.model.implementation, config.model.dtype) is None
     environment.use_host_devices(config.host_devices, batch_size=config.batch_size, kernel=kernel)
     with contextlib.ExitStack() as opened:
-        workdir = opened.enter_context(open_workdir(workdir, config, lock=jax.process_index() == 0))
-        stop = opened.enter_context(StopSignals())
-        console = show.make_console()
+        first = processes.is_first()
+        if config.teacher:
+            processes.check_alone("config.teacher")
+        if not first:
+            processes.any_of(False)  # the first one opens the folder
+        workdir = opened.enter_context(open_workdir(workdir, config, lock=first))
+        if first:
+            processes.any_of(False)
+        stop = opened.enter_context(StopSignals(jax.process_count()))
+        console = show.make_console(None if first else opened.enter_context(open(os.devnull, "w")))
         finished = show.show_finished(console, workdir)
         if finished is not None:
             return finished
@@ -190,7 +197,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         transformation = make_optimizer(**config.optimizer, total_steps=total_steps)
         optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
         graphdef, state = nnx.split((model, optimizer))
-        state = jax.device_put(state, replicated(mesh))
+        state = on_every_device(mesh, state)
         sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
         step = partial(train_step, graphdef, microbatches=microbatches)
         step_fn = CompiledAhead(
@@ -212,12 +219,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 dataset.train.texts, size=config.vocab_size, marks=config.marks
             )
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
-        digests.keep_or_compare(
-            workdir / "data.json",
-            digests.of_data(dataset, vocabulary),
-            begun=bool(checkpoints.steps()),
-        )
-        vocabulary.save(workdir / "vocabulary.json")
+        data = digests.of_data(dataset, vocabulary)
+        processes.check_same("the data", digests.of_json(data))
+        if first:
+            begun = bool(checkpoints.steps())
+            digests.keep_or_compare(workdir / "data.json", data, begun=begun)
+            vocabulary.save(workdir / "vocabulary.json")
         whole = {
             "train": vocabulary.encode_all(dataset.train.texts),
             "validation": vocabulary.encode_all(dataset.validation.texts),
@@ -247,9 +254,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             # By true labels alone: by soft ones too it was worse, also for the ensemble.
             fit_linear(state[0], model, ids["train"][: len(labelled)], labelled.labels, config)
 
-        recorder = opened.enter_context(
-            Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)
-        )
+        recorder = Silent()
+        if first:
+            recorder = Recorder(workdir, total_steps=total_steps, resume_step=step, console=console)
+            opened.enter_context(recorder)
         show.show_start(
             console,
             devices=environment.devices(),
@@ -324,11 +332,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
             due_save = end_of_epoch or step % config.checkpoint.every_steps == 0
-            stopping = stop.asked
-            minutes = (time.monotonic() - saved) / 60
-            save = due_save or stopping or 0 < config.checkpoint.every_minutes <= minutes
+            stopping = stop.asked_at(step)
+            figures_due = due_save or step % config.log_every_steps == 0
+            if figures_due and config.checkpoint.every_minutes:
+                minutes = (time.monotonic() - saved) / 60
+                due_save |= bool(processes.first_says(minutes >= config.checkpoint.every_minutes))
+            save = due_save or stopping
             recorder.advance(step)
-            if due_save or step % config.log_every_steps == 0:
+            if figures_due:
                 due, pending = (step, epoch, pending), []
             if save and due is not None:
                 due = record(*due)  # what is measured must stand before the checkpoint does
@@ -339,7 +350,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 recorder.epoch(step, epoch=epoch, split="validation", seconds=seconds, **figures)
                 progress.compare({"step": step, "epoch": epoch, **figures})
             if save:
-                if pending:  # saved between two figures: a run that goes on completes the second
+                if pending:  # stopped between two figures: a run that goes on completes the second
                     pending = [checked_before(x.metrics) for x in fetch(step, pending)]
                     clock.pause()
                 progress.pending, progress.skipped_steps = pending, watch.skipped
@@ -360,12 +371,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         ids["train"] = ids["train"][: len(labelled)]
         examples = {"train": labelled, "validation": dataset.validation, "test": test}
         logits = {split: evaluate(state[0], ids[split]) for split in examples}
-        write_predictions(
-            workdir / "predictions.jsonl",
-            {split: (examples[split], logits[split]) for split in ("validation", "test")},
-            words={split: [len(x) - 1 for x in whole[split]] for split in ("validation", "test")},
-        )
-        write_reviews(workdir, test, np.asarray(probabilities(logits["test"])))
+        if first:
+            write_predictions(
+                workdir / "predictions.jsonl",
+                {split: (examples[split], logits[split]) for split in ("validation", "test")},
+                words={
+                    split: [len(x) - 1 for x in whole[split]] for split in ("validation", "test")
+                },
+            )
+            write_reviews(workdir, test, np.asarray(probabilities(logits["test"])))
         result = {
             "dataset": dataset.name,
             "label_names": list(dataset.label_names),
@@ -384,12 +398,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             **compilation,
             "recurrence": lstm_implementation(config.model.implementation)[0],
             "devices": environment.devices(),
+            "processes": jax.process_count(),
             **environment.provenance(),
             "workdir": str(workdir),
         }
         checkpoints.wait()
-        write_json(workdir / "result.json", result)
-        if jax.process_index() == 0:
+        if first:
+            write_json(workdir / "result.json", result)
+        if jax.process_count() > 1:  # a checkpoint is read by all processes or by one that is alone
+            recorder.note(f"python -m experiments.report --workdir={workdir} makes the report")
+        else:
             add_report(workdir, recorder)
         show.show_result(console, result, log=recorder.log)
     return result

@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 50
-    config.checkpoint.every_minutes = 0.0  # also whenever so much time has passed; 0: by steps only
+    config.checkpoint.every_minutes = 0.0  # also at the first figures after so much time; 0: never
     config.checkpoint.keep = 2  # the latest so many, and the best on validation beside them
     # Steps whose loss or gradient is not finite: so many of a run are left out, one more stops it.
     config.max_skipped_steps = 0

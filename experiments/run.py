@@ -9,10 +9,16 @@
 --workdir   The run's folder; default: runs/<the config file's name> in this repository. The same
             command on the same folder goes on from the last checkpoint.
 
+--coordinator=HOST:PORT --processes=N --process=I
+            This is process I of N that train together, the first of which (0) listens at HOST:PORT.
+            Inside a SLURM job, under Open MPI, on a TPU pod or GKE they find each other without flags;
+            on one machine `launch.sh --processes=N` starts them.
+
 SIGTERM or Ctrl-C lets the step finish and saves it; Ctrl-C twice stops at once.
 
 Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found, 75 when
-a signal stopped it: the same command goes on, to the same bits; 130 after Ctrl-C twice.
+a signal stopped it, or another process of the run is gone: the same command goes on, to the same bits; 130
+after Ctrl-C twice.
 """
 
 import difflib
@@ -119,6 +125,19 @@ def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
     return config, Path(workdir)
 
 
+def take_processes(
+    argv: Sequence[str],
+) -> tuple[list[str], tuple[str | None, int | None, int | None]]:
+    """Returns the command line without --coordinator, --processes and --process, and their values."""
+    asked = flags.FlagValues()
+    flags.DEFINE_string("coordinator", None, "", flag_values=asked)
+    flags.DEFINE_integer("processes", None, "", lower_bound=1, flag_values=asked)
+    flags.DEFINE_integer("process", None, "", lower_bound=0, flag_values=asked)
+    asked.set_gnu_getopt(True)
+    rest = asked(argv, known_only=True)
+    return rest, (asked.coordinator, asked.processes, asked.process)
+
+
 def refuse_other_flags(argv: Sequence[str], known: Sequence[str]) -> None:
     """Raises flags.Error for a flag that is not about the config; `known` are named as those there are.
 
@@ -216,15 +235,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__doc__)
         return 0
     try:
+        argv, joining = take_processes(argv)
         config, workdir = parse(argv)
     except flags.Error as error:
         return fail(one_line(error))
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported this late so that --help and a misspelt flag need not wait for JAX.
-    errors, stop, run = _import_training(config)
+    errors, processes, stop, run = _import_training(config)
     try:
-        run(config, workdir)
+        processes.join(*joining)
+        with processes.told_when_one_is_gone():
+            run(config, workdir)
     except errors.DataNotFound as error:
         return fail(str(error), DATA_NOT_FOUND)
     except errors.InputError as error:
@@ -235,7 +257,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"{one_line(error)}; what was written before is kept in {workdir}")
     except stop.Stopped as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        processes.leave()
         return START_AGAIN
+    except processes.PeerGone as gone:
+        return fail(f"{gone}; the same command, in all processes, goes on from there", START_AGAIN)
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
     except (MemoryError, RuntimeError) as error:  # XLA has no class of its own for it
@@ -249,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_training(config: ConfigDict):
-    """Returns the modules `errors` and `stop`, and the function that makes the config's run.
+    """Returns the modules `errors`, `processes` and `stop`, and the function that makes the config's run.
 
     Ctrl-C meanwhile ends the program at once, which has done nothing yet: in the middle of an
     import it would be lost in a callback or end in a traceback.
@@ -259,7 +284,7 @@ def _import_training(config: ConfigDict):
     if ours:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from bahdanau_jax import errors, stop
+        from bahdanau_jax import errors, processes, stop
 
         if "task" in config:
             from bahdanau_jax.pretrain import pretrain as run
@@ -268,7 +293,13 @@ def _import_training(config: ConfigDict):
     finally:
         if ours:
             signal.signal(signal.SIGINT, handler)
-    return errors, stop, run
+    return errors, processes, stop, run
+
+
+def _joined() -> bool:
+    """Whether other processes of this run still wait for this one."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _quiet_libraries() -> None:
@@ -292,6 +323,8 @@ def _quiet_libraries() -> None:
 if __name__ == "__main__":
     _quiet_libraries()
     code = main()
-    if code == INTERRUPTED:
-        os._exit(code)  # an ordinary end would wait for a compilation that is under way
+    if code == INTERRUPTED or (code and _joined()):
+        # An ordinary end would wait for a compilation that is under way, or for the other processes.
+        sys.stdout.flush()
+        os._exit(code)
     sys.exit(code)

@@ -218,6 +218,39 @@ def test_a_signal_reaches_the_run_once_and_it_is_not_started_again(machine, name
     assert "starting again" not in errors
 
 
+def test_processes_are_started_together_and_each_knows_which_it_is(machine):
+    done = machine.launch("--processes=2", "--config.epochs=1")
+    assert done.returncode == 0
+    calls = [call for call in machine.calls() if "experiments.run" in call]
+    started = sorted(call.split("--coordinator=localhost:")[1].split(" ", 1)[1] for call in calls)
+    assert started == ["--processes=2 --process=0", "--processes=2 --process=1"]
+    assert all(call.startswith("-P -m experiments.run --config.epochs=1 ") for call in calls)
+
+
+@pytest.mark.parametrize("code, starts", [("75", 4), ("2", 2)])
+def test_processes_are_started_again_together(machine, code, starts):
+    arguments = ["--processes=2", "--retry=1", "--config.epochs=1"]
+    done = machine.launch(*arguments, RUN_WITH_CONFIG_CODE=code)
+    assert done.returncode == int(code)
+    assert len([call for call in machine.calls() if "--process=" in call]) == starts
+
+
+@pytest.mark.parametrize("count", ["", "0", "x", "-2"])
+def test_a_wrong_number_of_processes_is_refused(machine, count):
+    done = machine.launch(f"--processes={count}")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"launch.sh: error: --processes={count}; expected a number")
+
+
+def test_a_signal_reaches_every_process(machine):
+    process = machine.start("--processes=2", "--config.wait=1")
+    assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert machine.calls().count("told TERM") == 2
+
+
 def test_the_tests_run_in_the_repository_with_what_they_need(machine):
     assert machine.launch("test", "-k", "a or b").returncode == 0
     lines = machine.calls_file.read_text().splitlines()

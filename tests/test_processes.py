@@ -1,0 +1,216 @@
+"""Two processes of two devices each train as one of one device does; they fall and go on together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bahdanau_jax import processes, train
+from bahdanau_jax.batches import train_batches
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.recorder import Recorder
+from experiments import imdb_tiny, run
+
+ROOT = Path(run.__file__).parent.parent
+OVERRIDES = {
+    "data.train_size": 413, "data.validation_size": 25, "data.test_size": 30, "vocab_size": 100,
+    "model.embedding_features": 4, "model.hidden_features": 4, "model.attention_units": 4,
+    "bucket_lengths": (64,), "batch_size": 16, "epochs": 3, "log_every_steps": 1,
+    "checkpoint.every_steps": 10, "checkpoint.keep": 3,
+}  # fmt: skip
+
+
+def make_config():
+    config = imdb_tiny.get_config()
+    config.update_from_flattened_dict(OVERRIDES)
+    return config
+
+
+def start(workdir, count=2, devices=2):
+    """The processes of a run."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [
+        sys.executable, "-m", "experiments.run", "--config=experiments/imdb_tiny.py",
+        f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in OVERRIDES.items()),
+        f"--coordinator=localhost:{port}", f"--processes={count}",
+    ]  # fmt: skip
+    return [
+        subprocess.Popen(
+            [*command, f"--process={i}"], env=environment, cwd=ROOT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+def ends(started, seconds=300):
+    """(exit code, stdout, stderr) of each process."""
+    told = [process.communicate(timeout=seconds) for process in started]
+    return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
+
+
+def wait_for_step(workdir, step, started):
+    file = workdir / "metrics.jsonl"
+    while not file.exists() or file.read_bytes().count(b'"train"') < step:
+        assert all(process.poll() is None for process in started), ends(started)
+        time.sleep(0.01)
+
+
+def check_like(workdir, alone):
+    """The same figures to float32 rounding, each once."""
+    ours, theirs = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (workdir, alone)
+    )
+    key = [(line["step"], line["split"]) for line in theirs]
+    assert [(line["step"], line["split"]) for line in ours] == key
+    for our, their in zip(ours, theirs, strict=True):
+        tolerance = 1e-5 if our["step"] <= 50 else 1e-4  # rounding grows with the steps
+        assert our["loss"] == pytest.approx(their["loss"], abs=tolerance), our
+    predictions = [
+        [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in (workdir, alone)
+    ]
+    for our, their in zip(*predictions, strict=True):
+        assert our["id"] == their["id"]
+        np.testing.assert_allclose(our["probabilities"], their["probabilities"], atol=1e-4)
+    result = json.loads((workdir / "result.json").read_text())
+    assert {split: figures["n"] for split, figures in result["splits"].items()} == {
+        "train": 413, "validation": 25, "test": 30,
+    }  # fmt: skip
+
+
+def test_a_pair_gives_what_one_process_gives_falls_and_goes_on(tmp_path, monkeypatch):
+    assert jax.device_count() == 1
+    alone, workdir = tmp_path / "alone", tmp_path / "run"
+    train.train_and_evaluate(make_config(), alone)
+
+    # One is killed, late enough to compare 50 steps of two by two devices: the other says so and ends.
+    pair = start(workdir)
+    wait_for_step(workdir, 52, pair)
+    pair[1].kill()
+    begun = time.monotonic()
+    code, shown, told = ends(pair[:1], seconds=60)[0]
+    shown_by_other = pair[1].communicate()[0].splitlines()
+    assert time.monotonic() - begun < 60
+    if code == run.START_AGAIN:
+        assert "error: process 0 of 2 has lost another one" in told
+    else:  # it was waiting for the other one's part of a checkpoint, where JAX ends it
+        assert code == -signal.SIGABRT and "another task died" in told
+    # One writer; gloo's own line comes from C++.
+    assert "4 x cpu" in shown and [x for x in shown_by_other if not x.startswith("[Gloo]")] == []
+
+    # The pair goes on; a signal to one of them stops both at one step.
+    pair = start(workdir)
+    wait_for_step(workdir, 56, pair)
+    pair[1].send_signal(signal.SIGTERM)
+    stopped = ends(pair)
+    assert [code for code, *_ in stopped] == [run.START_AGAIN] * 2, stopped
+    lines = {line for *_, told in stopped for line in told.splitlines() if "stopped by" in line}
+    assert len(lines) == 1 and "after step" in lines.pop()
+
+    # One process goes on from what several saved, and is killed.
+    def die(self, step, **figures):
+        if step > 72:
+            raise KeyboardInterrupt
+        record(self, step, **figures)
+
+    record = Recorder.step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Recorder, "step", die)
+        train.train_and_evaluate(make_config(), workdir)
+
+    # The pair goes on from what one saved, from the last checkpoint but one: the last is damaged.
+    newest, before = sorted(int(x.name) for x in (workdir / "checkpoints").iterdir())[:-3:-1]
+    for file in (workdir / "checkpoints" / str(newest) / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    ended = ends(start(workdir))
+    assert [code for code, *_ in ended] == [0, 0], ended
+    assert f"going on from step {before}" in ended[0][1]
+    assert (workdir / "checkpoints" / f"{newest}.damaged").is_dir()
+    check_like(workdir, alone)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_process_reads_its_own_rows_of_the_same_batches(count):
+    ids = [np.arange(1, 2 + i % 7, dtype=np.int32) for i in range(37)]
+    labels = np.arange(37, dtype=np.int32)
+
+    def read(index, count):
+        sizes = dict(batch_size=8, bucket_lengths=(4, 8), epochs=2, seed=3)
+        return list(train_batches(ids, labels, **sizes, process_index=index, process_count=count))
+
+    whole, shares = read(0, 1), [read(i, count) for i in range(count)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert all(len(part.ids) == 8 // count for part in parts)
+        for everyone, *own in zip(batch, *parts, strict=True):
+            np.testing.assert_array_equal(everyone, np.concatenate(own))
+
+
+# --- how they find each other -----------------------------------------------------------------
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """Stands for jax.distributed.initialize; holds its arguments."""
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append(a))
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+def test_alone_nothing_is_joined(initialized):
+    processes.join(None, None, None)
+    assert initialized == []
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("SLURM_NTASKS", "4"), ("OMPI_COMM_WORLD_SIZE", "2"), ("TPU_WORKER_HOSTNAMES", "a,b")],
+)
+def test_a_cluster_is_left_to_jax_s_own_detection(initialized, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    processes.join(None, None, None)
+    assert initialized == [(None, None, None)]
+
+
+def test_flags_say_it_all_or_nothing(initialized):
+    processes.join("host:1234", 2, 1)
+    assert initialized == [("host:1234", 2, 1)]
+    with pytest.raises(InputError, match="go together"):
+        processes.join("host:1234", 2, None)
+    with pytest.raises(InputError, match="--process is 2; expected 0 to 1"):
+        processes.join("host:1234", 2, 2)
+
+
+def test_the_flags_are_taken_off_the_command_line():
+    rest, joining = run.take_processes(
+        ["run", "--processes=2", "--config.seed=1", "--process=0", "--coordinator=a:1"]
+    )
+    assert rest == ["run", "--config.seed=1"] and joining == ("a:1", 2, 0)
+
+
+def test_alone_there_is_nobody_to_ask():
+    assert processes.any_of(True) and not processes.any_of(False)
+    assert processes.first_says(7) == 7
+    processes.check_same("the data", "ab" * 32)
+    processes.check_alone("this")
+    processes.check_peers(RuntimeError("Gloo AllGather failed"))
+    with pytest.raises(ValueError, match="mine"), processes.told_when_one_is_gone():
+        raise ValueError("mine")
