@@ -104,22 +104,10 @@ def run_layer(
         if use_native:
             layer = partial(native.layer, reverse=backwards[0])
             return _over_devices(layer)(inputs, mask, scale, *weights, h, c)
-        results = [
-            scan_layer(
-                inputs if scale is None else inputs * scale[d][:, None, :],
-                weights[0][d],
-                weights[1][d],
-                weights[2][d],
-                mask,
-                (h[d], c[d]),
-                reverse=backward,
-                dtype=dtype,
-            )
-            for d, backward in enumerate(backwards)
-        ]
-        outputs, states = zip(*results, strict=True)
-        h, c = (jnp.stack(x) for x in zip(*states, strict=True))
-        return jnp.concatenate(outputs, axis=-1), (h, c)
+        layer = partial(_scan_directions, backwards=backwards, dtype=dtype)
+        if inputs.shape[0] % _data_devices():
+            return layer(inputs, mask, scale, *weights, h, c)
+        return _over_devices(layer)(inputs, mask, scale, *weights, h, c)
 
     if not 0 < chunk_size < inputs.shape[1]:
         return run(inputs, mask, h, c)
@@ -138,10 +126,40 @@ def run_layer(
     return jnp.concatenate(outputs, axis=-1), (h, c)
 
 
+def _scan_directions(
+    inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, *, backwards, dtype
+):
+    """`scan_layer` in each direction; shapes as `run_layer`'s."""
+    results = [
+        scan_layer(
+            inputs if scale is None else inputs * scale[d][:, None, :],
+            kernel[d],
+            recurrent_kernel[d],
+            bias[d],
+            mask,
+            (h[d], c[d]),
+            reverse=backward,
+            dtype=dtype,
+        )
+        for d, backward in enumerate(backwards)
+    ]
+    outputs, states = zip(*results, strict=True)
+    h, c = (jnp.stack(x) for x in zip(*states, strict=True))
+    return jnp.concatenate(outputs, axis=-1), (h, c)
+
+
+def _data_devices() -> int:
+    """Devices along the axis "data" of the mesh around."""
+    return jax.sharding.get_abstract_mesh().shape.get("data", 1)
+
+
 def _over_devices(layer):
-    """The kernel's call, a share of the batch on each device; XLA by itself splits what it knows only."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.shape.get("data", 1) == 1:
+    """A layer's call, a share of the batch on each device.
+
+    XLA by itself cannot split the kernel, and would gather the whole batch on every device for the sums over
+    all steps and rows that the scan's gradient takes.
+    """
+    if _data_devices() == 1:
         return layer
     rows, states, whole = PartitionSpec("data"), PartitionSpec(None, "data"), PartitionSpec()
     # inputs, mask, scale, kernel, recurrent_kernel, bias, h, c

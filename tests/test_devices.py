@@ -39,9 +39,10 @@ mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
 with jax.set_mesh(mesh):
     assert lstm_implementation()[0] == "native"
     rows = jax.NamedSharding(mesh, jax.P("data"))
-    split = gradient(jax.device_put(x, rows), weights, states, "native")
-assert split[1][0].sharding.is_equivalent_to(rows, 3), split[1][0].sharding
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, split)
+    for implementation in ("native", "scan"):
+        split = gradient(jax.device_put(x, rows), weights, states, implementation)
+        assert split[1][0].sharding.is_equivalent_to(rows, 3), split[1][0].sharding
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain, split)
 """
 
 RUN = """
