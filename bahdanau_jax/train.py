@@ -413,7 +413,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     return result
 
 
-def add_report(workdir: Path, recorder: Recorder) -> None:
+def add_report(workdir: Path, recorder: Recorder | Silent) -> None:
     """Makes report.html and calibration.json; the run is finished without them, so no fault may end it."""
     begun = time.monotonic()
     try:

@@ -161,8 +161,8 @@ def measure(config: ConfigDict, devices: int, rows: int) -> dict[str, Any]:
         "checkpoint_bytes": sum(
             math.prod(x.shape) * getattr(x.dtype, "itemsize", 8) for x in jax.tree.leaves(state)
         ),
-        "collective_bytes": collective_bytes(compiled.as_text()),
-        "step_memory_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "collective_bytes": collective_bytes(compiled.as_text() or ""),
+        "step_memory_bytes": getattr(compiled.memory_analysis(), "temp_size_in_bytes", None),
         "flops_per_token": token,
         "flops_per_device_step": token * rows * length,
         "batch_bytes_per_device": rows * (4 * length + 9),
