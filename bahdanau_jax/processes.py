@@ -6,18 +6,22 @@ path, with nobody to ask.
 """
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from bahdanau_jax.errors import InputError
 
 # A process that says nothing for so long counts as gone.
 HEARTBEAT_SECONDS = 20
-_FAILED = ("Gloo", "coordination", "heartbeat", "Barrier failed", "NCCL")
+PATIENCE_SECONDS = 600  # with one that is slower to read, or to compile
+_FAILED = ("Gloo", "coordination", "heartbeat", "Barrier", "NCCL")
+_meetings = itertools.count()
 
 
 class PeerGone(RuntimeError):
@@ -83,10 +87,21 @@ def check_alone(what: str) -> None:
         raise InputError(f"{what} takes one process; expected it without --processes")
 
 
+def meet() -> None:
+    """Waits for the other processes, alone for nobody.
+
+    It stands before what they do together for the first time: there gloo has patience for 30 s only.
+    """
+    if jax.process_count() > 1:
+        wait = ocp.multihost.get_barrier_sync_fn()
+        wait(key=f"bahdanau_jax {next(_meetings)}", timeout_ms=PATIENCE_SECONDS * 1000)
+
+
 def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process; all must ask."""
     if jax.process_count() == 1:
         return flag
+    meet()
     return bool(np.asarray(multihost_utils.process_allgather(np.array(flag))).any())
 
 
@@ -94,6 +109,7 @@ def first_says(number: int) -> int:
     """The first process's number; all must ask."""
     if jax.process_count() == 1:
         return number
+    meet()
     return int(multihost_utils.broadcast_one_to_all(np.array(number, np.int32)))
 
 

@@ -218,6 +218,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             vocabulary = Vocabulary.build(
                 dataset.train.texts, size=config.vocab_size, marks=config.marks
             )
+        processes.meet()
         checkpoints = opened.enter_context(Checkpoints(workdir, keep=config.checkpoint.keep))
         data = digests.of_data(dataset, vocabulary)
         processes.check_same("the data", digests.of_json(data))
@@ -308,6 +309,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             rate = float(sums.count) / clock.lap()
             recorder.step(step, epoch=epoch, examples_per_second=rate, **mean_of(sums))
 
+        if jax.process_count() > 1:  # none may wait for what another one still compiles
+            compilation_figures((step_fn, evaluate), started)
+            processes.meet()
         due = None  # figures to fetch while the device is at the step after them
         saved = time.monotonic()
         clock.start()
