@@ -21,6 +21,7 @@ from bahdanau_jax.text import FIRST_WORD, UNKNOWN
 from bahdanau_jax.workdir import read_json
 
 PLAIN_WIDTH = 100  # columns of a table that goes to a file or a pipe
+CLASSES_SHOWN = 8
 RUN_FILES = {
     "checkpoints": "weights, optimizer, data position",
     "vocabulary.json": "words and ids",
@@ -91,6 +92,27 @@ def data_figures(
         "share_cut": float((lengths > max_length).mean()) if some else None,
         "coverage": coverage,
     }
+
+
+def describe_classes(
+    names: Sequence[str], counts: np.ndarray, weights: Sequence[float] | None = None
+) -> str:
+    """Each class's share of the training reviews, and what its loss is multiplied by; the largest first.
+
+    >>> describe_classes(("neg", "pos"), np.array([1, 3]), (2.0, 0.667))
+    'pos 75.0% (times 0.67), neg 25.0% (times 2.00)'
+    """
+    order = np.argsort(-counts, kind="stable")
+    parts = [
+        f"{names[i]} {counts[i] / counts.sum():.1%}"
+        + (f" (times {weights[i]:.2f})" if weights else "")
+        for i in order[:CLASSES_SHOWN]
+    ]
+    if len(order) > CLASSES_SHOWN:
+        parts.append(
+            f"and {len(order) - CLASSES_SHOWN} more, down to {counts[order[-1]]:,} reviews"
+        )
+    return ", ".join(parts)
 
 
 def layers(model: nnx.Module) -> list[tuple[str, str, int]]:

@@ -37,6 +37,30 @@ def per_example_loss(
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def class_weights(counts: Int[np.ndarray, "classes"]) -> tuple[float, ...]:
+    """What each example's loss is multiplied by so that all classes weigh the same: n / (classes * count).
+
+    The mean over the examples is 1; a class without one gets 0.
+
+    Example:
+      >>> class_weights(np.array([9, 3]))
+      (0.6666666666666666, 2.0)
+    """
+    n, present = counts.sum(), np.count_nonzero(counts)
+    return tuple((n / present / np.maximum(counts, 1) * (counts > 0)).tolist())
+
+
+def weighted_loss_sum(
+    logits: Float[AnyArray, "batch outputs"],
+    labels: Int[AnyArray, "batch"],
+    real: Bool[AnyArray, "batch"],
+    weights: Float[AnyArray, "classes"],
+) -> Float[Array, ""]:
+    """The sum over the real rows of each one's loss times its class's weight."""
+    losses = per_example_loss(logits, labels) * jnp.asarray(weights)[labels]
+    return jnp.sum(jnp.where(real, losses, 0))
+
+
 def probabilities(logits: Float[AnyArray, "batch outputs"]) -> Float[Array, "batch classes"]:
     """The probability of each class; one logit is that of class 1."""
     if logits.shape[-1] == 1:

@@ -21,13 +21,16 @@ _MEND = "half-prepared or damaged; remove this folder to have it prepared again"
 class Prepared:
     """A checked data set: `read(split)` gives its texts, labels (int32 [n]) and ids.
 
-    `read_texts(split)` gives the texts alone, whatever stands in place of labels.
+    `read_texts(split)` gives the texts alone, whatever stands in place of labels. `labelled(split)`
+    says whether the first record has a label: what a test split lacks, it lacks throughout.
     """
 
     name: str
     label_names: tuple[str, ...]
+    splits: tuple[str, ...]
     read: Callable[[str], tuple[list[str], np.ndarray, list[str]]]
     read_texts: Callable[[str], list[str]]
+    labelled: Callable[[str], bool]
 
 
 def find_prepared(root: Path, name: str) -> Path | None:
@@ -58,9 +61,16 @@ def find_prepared(root: Path, name: str) -> Path | None:
 
 
 def open_prepared(
-    root: Path, folder: Path, *, splits: Sequence[str] = ("train", "test")
+    root: Path,
+    folder: Path,
+    *,
+    splits: Sequence[str] = ("train", "test"),
+    text: str = "text",
+    label: str = "label",
 ) -> Prepared:
-    """Opens a prepared folder that `find_prepared` found, and checks that `splits` are whole.
+    """Opens a prepared folder that `find_prepared` found, and checks that its splits are whole.
+
+    It must have `splits` and the features `text` and `label`.
 
     The number of records of every file is checked here, before anything is trained; the records
     themselves are checked (by their checksums) as they are read.
@@ -90,14 +100,17 @@ def open_prepared(
         raise InputError(f"{folder}: TFDS cannot open it ({_one_line(error)}); {_MEND}") from error
 
     found = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
-    text, label = found.get("text"), found.get("label")
-    if not isinstance(text, tfds.features.Text) or not isinstance(label, tfds.features.ClassLabel):
+    classes = found.get(label)
+    if not isinstance(found.get(text), tfds.features.Text) or not isinstance(
+        classes, tfds.features.ClassLabel
+    ):
         raise InputError(
-            f"{folder}: expected the features text (Text) and label (ClassLabel), found "
+            f"{folder}: expected the features {text} (Text) and {label} (ClassLabel), found "
             + (", ".join(f"{key} ({type(found[key]).__name__})" for key in found) or "none")
         )
-    label_names = tuple(label.names or map(str, range(label.num_classes or 0)))
-    for split in splits:
+    label_names = tuple(classes.names or map(str, range(classes.num_classes or 0)))
+    others = (split for split in ("validation", "test") if split in shards)
+    for split in dict.fromkeys([*splits, *others]):
         if split not in shards:
             raise InputError(
                 f"{folder}: has no split {split}; it has {', '.join(shards) or 'none'}"
@@ -107,17 +120,20 @@ def open_prepared(
         for path, length in shards[split]:
             _check_shard(path, length)
 
-    def read_records(split: str) -> tuple[list[str], list[int], list[str]]:
+    def fetch(split: str, most: int | None = None) -> list[Any]:
         try:
             source: Any = tfds.data_source(full_name, split=split, data_dir=root, download=False)
-            records = source.__getitems__(range(len(source)))
+            return source.__getitems__(range(most or len(source)))
         except Exception as error:
             raise InputError(
                 f"{folder}: cannot read the split {split} ({_one_line(error)}); {_MEND}"
             ) from error
+
+    def read_records(split: str) -> tuple[list[str], list[int], list[str]]:
+        records = fetch(split)
         ids = [f"{split}/{i}" for i in range(len(records))]
-        texts = _decode([record["text"] for record in records], ids, folder)
-        return texts, [record["label"] for record in records], ids
+        texts = _decode([record[text] for record in records], ids, folder)
+        return texts, [record[label] for record in records], ids
 
     def read(split: str) -> tuple[list[str], np.ndarray, list[str]]:
         texts, found, ids = read_records(split)
@@ -139,7 +155,20 @@ def open_prepared(
             _check_shard(path, length)
         return read_records(split)[0]
 
-    return Prepared(folder.relative_to(root).parts[0], label_names, read, read_texts)
+    def labelled(split: str) -> bool:
+        return int(fetch(split, 1)[0][label]) >= 0
+
+    name = folder.relative_to(root).parts[0]
+    return Prepared(name, label_names, tuple(shards), read, read_texts, labelled)
+
+
+def prepare_by_tfds(root: Path, name: str) -> None:
+    """Has TFDS download a data set and prepare it in array_record format; raises whatever TFDS raises."""
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    builder: Any = tfds.builder(name, data_dir=root, file_format="array_record")
+    builder.download_and_prepare(download_config=config)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

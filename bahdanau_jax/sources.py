@@ -18,7 +18,7 @@ import numpy as np
 
 from bahdanau_jax.embedded import read_embedded
 from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.prepared import find_prepared, open_prepared
+from bahdanau_jax.prepared import find_prepared, open_prepared, prepare_by_tfds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +40,14 @@ class Examples:
 
     def take(self, indices: Iterable[int] | np.ndarray) -> Examples:
         """The examples at `indices`, in that order."""
-        chosen = [int(i) for i in indices]
-        return Examples(
-            [self.texts[i] for i in chosen],
-            self.labels[chosen],
-            [self.ids[i] for i in chosen],
-        )
+        chosen = np.array(list(indices), np.int64)
+        return Examples(_taken(self.texts, chosen), self.labels[chosen], _taken(self.ids, chosen))
+
+
+def _taken(strings: Sequence[str], indices: np.ndarray) -> Sequence[str]:
+    if hasattr(strings, "take"):  # texts that are still in their file
+        return getattr(strings, "take")(indices)  # noqa: B009
+    return [strings[int(i)] for i in indices]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +75,25 @@ class Dataset:
 # --- TFDS -------------------------------------------------------------------------------------
 
 
-def load_tfds(name: str = "imdb_reviews", *, data_dir: str | None, validation_size: int) -> Dataset:
+def load_tfds(
+    name: str = "imdb_reviews",
+    *,
+    data_dir: str | None,
+    validation_size: int,
+    test_size: int = 0,
+    text: str = "text",
+    label: str = "label",
+) -> Dataset:
     """A data set that TFDS prepared in array_record format, read without TensorFlow.
 
-    The data set needs the features `text` and `label` and the splits train and test. It is looked
-    for in `data_dir`, else in TFDS_DATA_DIR, else in ~/tensorflow_datasets; where `imdb_reviews`
-    is not there, it is downloaded and prepared. `validation_size` reviews are taken out of train,
-    chosen by a hash of their text: the choice does not depend on the order of the records.
+    The data set needs a text and a label feature and the split train. It is looked for in
+    `data_dir`, else in TFDS_DATA_DIR, else in ~/tensorflow_datasets. Where it is not there, it is
+    downloaded and prepared: imdb_reviews without TensorFlow, others as TFDS can.
+
+    `validation_size` texts are taken out of train, chosen by a hash of their text: the choice does
+    not depend on the order of the records. With 0, validation is the set's own, or else a tenth of
+    train. A set without a labelled test split (GLUE's labels are -1) is tested on its validation
+    split, one that has neither on `test_size` texts of train (0: a tenth).
 
     Text that is not UTF-8 is read with U+FFFD in place of the bad bytes, and one warning counts
     such reviews and names the first.
@@ -91,31 +105,57 @@ def load_tfds(name: str = "imdb_reviews", *, data_dir: str | None, validation_si
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     root = root.expanduser().absolute()
     folder = find_prepared(root, name) or _prepare(root, name)
-    prepared = open_prepared(root, folder)
-    train, validation = _split_by_hash(Examples(*prepared.read("train")), validation_size)
+    needed = ("train", "test") if folder.is_relative_to(root / "imdb_reviews") else ("train",)
+    prepared = open_prepared(root, folder, splits=needed, text=text, label=label)
     title = "IMDB" if prepared.name == "imdb_reviews" else prepared.name
+    labelled = [x for x in ("validation", "test") if x in prepared.splits and prepared.labelled(x)]
+    train = Examples(*prepared.read("train"))
+    if labelled:
+        split = labelled.pop()
+        about = f"{title} {split} split"
+
+        def read_test() -> Examples:
+            return Examples(*prepared.read(split))
+    else:
+        train, test = _split_by_hash(train, test_size, "test_size")
+        about = f"{len(test):,} texts held out of {title}'s train split"
+
+        def read_test() -> Examples:
+            return test
+
+    if labelled and not validation_size:
+        validation = Examples(*prepared.read("validation"))
+    else:
+        train, validation = _split_by_hash(train, validation_size)
     return Dataset(
         name=prepared.name,
         label_names=prepared.label_names,
         train=train,
         validation=validation,
-        read_test=lambda: Examples(*prepared.read("test")),
-        test_description=f"{title} test split",
+        read_test=read_test,
+        test_description=about,
         read_unlabelled=lambda: prepared.read_texts("unsupervised"),
     )
 
 
 def _prepare(root: Path, name: str) -> Path:
-    """Downloads and prepares imdb_reviews into `root`; its folder."""
+    """Downloads and prepares a data set into `root`; its folder."""
     from bahdanau_jax import prepare_imdb
 
     if name not in ("imdb_reviews", "imdb_reviews/plain_text", prepare_imdb.FULL_NAME):
-        there = sorted(folder.name for folder in root.glob("[a-zA-Z]*") if folder.is_dir())
-        raise DataNotFound(
-            f"{name} is not prepared in {root} (there are: {', '.join(there) or 'no data sets'}); "
-            "only imdb_reviews is prepared by itself, have TFDS prepare this one there as "
-            "array_record"
-        )
+        try:
+            prepare_by_tfds(root, name)
+        except Exception as error:  # whatever TFDS and what it needs raise
+            there = sorted(folder.name for folder in root.glob("[a-zA-Z]*") if folder.is_dir())
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise DataNotFound(
+                f"{name} is not prepared in {root} (there are: {', '.join(there) or 'no data sets'}), "
+                f"and TFDS cannot prepare it here: {reason}"
+            ) from error
+        found = find_prepared(root, name)
+        if found is None:
+            raise DataNotFound(f"TFDS prepared {name}, but {root} does not hold it")
+        return found
     try:
         return prepare_imdb.prepare(root)
     except DataNotFound as error:
@@ -139,23 +179,57 @@ def _check_size(field: str, size: int, available: int) -> None:
         raise InputError(f"{field} is {size}; expected 1 to {available - 1} of {available} reviews")
 
 
-def _split_by_hash(examples: Examples, validation_size: int) -> tuple[Examples, Examples]:
-    """(train, validation): validation has the texts of smallest hash.
+def _split_by_hash(
+    examples: Examples, size: int, field: str = "validation_size"
+) -> tuple[Examples, Examples]:
+    """(the rest, those held out)."""
+    hashes = np.fromiter(map(hash_of, examples.texts), np.uint64, len(examples))
+    chosen = choose_by_hash(hashes, size or tenth(len(examples)), field)
+    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+
+
+def tenth(n: int) -> int:
+    """What is held out of n texts where no size is given."""
+    return max(1, n // 10)
+
+
+def hash_of(text: str) -> int:
+    """64 bits of BLAKE2b.
+
+    Example:
+      >>> hash_of("A fine film.") == hash_of("A fine film."), hash_of("A") < 2**64
+      (True, True)
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
+    """bool [n]: the `size` texts of smallest hash.
 
     Copies of one text stay together: a group that no longer fits is passed over.
+
+    Args:
+        hashes: uint64 [n], of each text.
+        size: how many are chosen.
+        field: the config's, for the message.
+
+    Example:
+        >>> choose_by_hash(np.array([7, 3, 9, 3], np.uint64), 3, "test_size")
+        array([ True,  True, False,  True])
     """
-    _check_size("validation_size", validation_size, len(examples))
-    copies: dict[bytes, list[int]] = {}
-    for i, text in enumerate(examples.texts):
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        copies.setdefault(digest, []).append(i)
-    chosen = np.zeros(len(examples), bool)
-    left = validation_size
-    for _, indices in sorted(copies.items()):
-        if len(indices) <= left:
-            chosen[indices] = True
-            left -= len(indices)
-    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+    _check_size(field, size, len(hashes))
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    chosen, left = np.zeros(len(hashes), bool), size
+    for start, end in zip(first, [*first[1:], len(order)], strict=True):
+        if end - start <= left:
+            chosen[order[start:end]] = True
+            left -= end - start
+        if not left:
+            break
+    return chosen
 
 
 # --- the embedded reviews ---------------------------------------------------------------------
@@ -231,8 +305,7 @@ def load_rotten_tomatoes(*, validation_size: int, test_size: int) -> Dataset:
     """
     texts, labels = read_embedded("rotten_tomatoes")
     ids = [f"rotten_tomatoes/{i}" for i in range(len(texts))]
-    _check_size("test_size", test_size, len(texts))
-    rest, test = _split_by_hash(Examples(texts, labels, ids), test_size)
+    rest, test = _split_by_hash(Examples(texts, labels, ids), test_size, "test_size")
     train, validation = _split_by_hash(rest, validation_size)
     return Dataset(
         name="rotten_tomatoes",

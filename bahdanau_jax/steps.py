@@ -17,36 +17,45 @@ from bahdanau_jax.batches import Batch, eval_batches
 from bahdanau_jax.ensemble import Ensemble
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.not_finite import Report, part_norms
-from bahdanau_jax.objective import Metrics, loss_and_metrics
+from bahdanau_jax.objective import Metrics, loss_and_metrics, weighted_loss_sum
 
 MICROBATCH_ROWS = 64  # measured in docs/performance.md
 
 
 def train_step(
-    graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, *, microbatches: int = 1
+    graphdef: nnx.GraphDef,
+    state: nnx.State,
+    batch: Batch,
+    *,
+    microbatches: int = 1,
+    class_weights: Sequence[float] | None = None,
 ) -> tuple[nnx.State, Report]:
     """One step of gradient descent, a pure function: `graphdef, state = nnx.split((model, optimizer))`.
 
     With several `microbatches` the batch passes through the model in that many parts, one after the
     other, and their gradients are added: the same step to float32 rounding, but for what dropout draws,
-    in the memory of one part. A step whose loss, gradients or parameters are not finite leaves the
+    in the memory of one part. With `class_weights` each loss counts times its class's weight; what is
+    reported stays unweighted. A step whose loss, gradients or parameters are not finite leaves the
     state as it was.
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
     count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1)
 
+    def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
+        if class_weights is None:
+            return jnp.asarray(loss_and_metrics(logits, part.labels, part.real)[1].loss_sum)
+        return weighted_loss_sum(logits, part.labels, part.real, jnp.array(class_weights))
+
     def loss_fn(params, rest, part: Batch):
         model = nnx.merge(modelgraph, params, rest, copy=True)
         if isinstance(model, Ensemble):  # each network learns from its own loss
             separate, _ = model.separate(part.ids)
-            sums = [loss_and_metrics(x, part.labels, part.real)[1].loss_sum for x in separate]
-            loss_sum, logits = sum(sums), jnp.mean(separate, axis=0)
-            metrics = loss_and_metrics(logits, part.labels, part.real)[1]
+            loss_sum, logits = sum(sum_of(x, part) for x in separate), jnp.mean(separate, axis=0)
         else:
             logits, _ = model(part.ids)
-            metrics = loss_and_metrics(logits, part.labels, part.real)[1]
-            loss_sum = metrics.loss_sum
+            loss_sum = sum_of(logits, part)
+        metrics = loss_and_metrics(logits, part.labels, part.real)[1]
         return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
     gradient = jax.grad(loss_fn, has_aux=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bahdanau_jax.encoded import EncodedTexts
 from bahdanau_jax.errors import InputError
 
 PAD, START, UNKNOWN, FIRST_WORD = 0, 1, 2, 4
@@ -184,6 +185,10 @@ class Vocabulary:
     ) -> list[np.ndarray]:
         """`encode` of each text: int32 [length] each."""
         return [self.encode(text, max_length=max_length) for text in texts]
+
+    def gather(self, texts: Iterable[str], folder: str | os.PathLike[str]) -> EncodedTexts:
+        """`encode_all` in one array, or, of many texts, in a file in `folder`: see `EncodedTexts.gather`."""
+        return EncodedTexts.gather(map(self.encode, texts), folder)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> list[str]:
         """The words of `ids`, padding dropped; special ids give "<start>", "<unk>", "<unused>".

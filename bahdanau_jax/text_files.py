@@ -7,8 +7,9 @@ import csv
 import json
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
+from typing import Any
 
 from bahdanau_jax.errors import InputError
 
@@ -49,12 +50,50 @@ def read_texts(lines: Iterable[bytes], *, name: str, form: str, column: str) -> 
       >>> list(read_texts([b"stars,body\n", b'5,"fine, really"\n'], name="a", form="csv", column="body"))
       ['fine, really']
     """
-    numbered = _decode(lines, name)
     if form == "txt":
-        return (line.rstrip("\r\n") for _, line in numbered)
+        return (line.rstrip("\r\n") for _, line in _decode(lines, name))
+    return _texts(read_records(lines, name=name, form=form, columns=[column]), name, column)
+
+
+def read_records(
+    lines: Iterable[bytes], *, name: str, form: str, columns: Sequence[str]
+) -> Iterator[tuple[int, list[Any]]]:
+    r"""The values of some columns, record by record, with the line that the record begins at.
+
+    Args:
+      lines, name: as `read_texts` has them. No line is taken before the record that it is part of is asked for.
+      form: "csv", "tsv" or "jsonl".
+      columns: of a header, or fields of every object.
+
+    Yields:
+      (line, values): texts, or whatever a JSON field holds.
+
+    Raises:
+      InputError: as `read_texts` does.
+
+    Example:
+      >>> lines = [b"stars,body\n", b'5,"fine,\n', b'really"\n', b"1,dull\n"]
+      >>> list(read_records(lines, name="a", form="csv", columns=["body", "stars"]))
+      [(2, ['fine,\nreally', '5']), (4, ['dull', '1'])]
+    """
+    numbered = _decode(lines, name)
     if form == "jsonl":
-        return _from_jsonl(numbered, name, column)
-    return _from_csv(numbered, name, column, "\t" if form == "tsv" else ",")
+        return _from_jsonl(numbered, name, columns)
+    return _from_csv(numbered, name, columns, "\t" if form == "tsv" else ",")
+
+
+def _texts(records: Iterable[tuple[int, list[Any]]], name: str, column: str) -> Iterator[str]:
+    for line, (text,) in records:
+        yield as_text(text, name, line, column)
+
+
+def as_text(value: Any, name: str, line: int, column: str) -> str:
+    """The value, which must be a text."""
+    if not isinstance(value, str):
+        raise InputError(
+            f"{name}: line {line} has {json.dumps(value)[:40]} in {column!r}; expected a text"
+        )
+    return value
 
 
 def _decode(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
@@ -69,11 +108,11 @@ def _decode(lines: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
 
 
 def _from_csv(
-    numbered: Iterator[tuple[int, str]], name: str, column: str, delimiter: str
-) -> Iterator[str]:
+    numbered: Iterator[tuple[int, str]], name: str, columns: Sequence[str], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
     # strict: a quote that is never closed is an error, not a field that takes in the rest of the file.
     reader = csv.reader((line for _, line in numbered), delimiter=delimiter, strict=True)
-    header, at, begins = None, 0, 1
+    header, at, begins = None, [], 1
     while True:
         try:
             fields = next(reader, None)
@@ -85,27 +124,32 @@ def _from_csv(
         line, begins = begins, reader.line_num + 1
         if fields is None:
             if header is None:
-                raise InputError(f"{name} is empty; expected a header with the column {column!r}")
+                raise InputError(
+                    f"{name} is empty; expected a header with the column {columns[0]!r}"
+                )
             return
         if not fields:
             continue
         if header is None:
             header = fields
-            if header.count(column) != 1:
-                raise InputError(
-                    f"{name} has {'no' if column not in header else 'more than one'} column {column!r}; its"
-                    f" columns are {', '.join(header)}"
-                )
-            at = header.index(column)
+            for column in columns:
+                if header.count(column) != 1:
+                    raise InputError(
+                        f"{name} has {'no' if column not in header else 'more than one'} column {column!r};"
+                        f" its columns are {', '.join(header)}"
+                    )
+            at = [header.index(column) for column in columns]
         elif len(fields) != len(header):
             raise InputError(
                 f"{name}: line {line} has {len(fields)} fields; expected {len(header)}, as the header has"
             )
         else:
-            yield fields[at]
+            yield line, [fields[i] for i in at]
 
 
-def _from_jsonl(numbered: Iterator[tuple[int, str]], name: str, column: str) -> Iterator[str]:
+def _from_jsonl(
+    numbered: Iterator[tuple[int, str]], name: str, columns: Sequence[str]
+) -> Iterator[tuple[int, list[Any]]]:
     for number, line in numbered:
         if not line.strip():
             continue
@@ -113,14 +157,11 @@ def _from_jsonl(numbered: Iterator[tuple[int, str]], name: str, column: str) -> 
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}: line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict) or column not in record:
-            found = f"fields {', '.join(record)}" if isinstance(record, dict) else "no object"
-            raise InputError(f"{name}: line {number} has {found}; expected a field {column!r}")
-        if not isinstance(record[column], str):
-            raise InputError(
-                f"{name}: line {number} has {json.dumps(record[column])[:40]} in {column!r}; expected a text"
-            )
-        yield record[column]
+        for column in columns:
+            if not isinstance(record, dict) or column not in record:
+                found = f"fields {', '.join(record)}" if isinstance(record, dict) else "no object"
+                raise InputError(f"{name}: line {number} has {found}; expected a field {column!r}")
+        yield number, [record[column] for column in columns]
 
 
 def in_chunks(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -32,8 +32,15 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.kept_reviews import write_reviews
 from bahdanau_jax.lstm import lstm_implementation
 from bahdanau_jax.not_finite import Report, Watch, checked_before, part_names
-from bahdanau_jax.objective import Metrics, loss_and_metrics, predicted_class, probabilities
+from bahdanau_jax.objective import (
+    Metrics,
+    class_weights,
+    loss_and_metrics,
+    predicted_class,
+    probabilities,
+)
 from bahdanau_jax.optimizer import make_optimizer
+from bahdanau_jax.own_data import load_files
 from bahdanau_jax.predictions import write_predictions
 from bahdanau_jax.pretrained import read_vocabulary, start_from
 from bahdanau_jax.progress import Progress
@@ -88,22 +95,24 @@ def mean_of(metrics: Metrics) -> dict[str, float]:
 
 def read_dataset(data: ConfigDict, seed: int) -> sources.Dataset:
     """The data set that the config's `data` section names."""
+    sizes = dict(validation_size=data.validation_size, test_size=data.test_size)
     if data.source == "tfds":
-        return sources.load_tfds(
-            data.name, data_dir=data.data_dir, validation_size=data.validation_size
+        names = dict(text=data.text, label=data.label)
+        return sources.load_tfds(data.name, data_dir=data.data_dir, **sizes, **names)
+    if data.source == "files":
+        return load_files(
+            data.path,
+            validation_path=data.validation_path,
+            test_path=data.test_path,
+            text=data.text,
+            label=data.label,
+            **sizes,
         )
     if data.source == "embedded":
-        return sources.load_embedded(validation_size=data.validation_size, test_size=data.test_size)
+        return sources.load_embedded(**sizes)
     if data.source == "rotten_tomatoes":
-        return sources.load_rotten_tomatoes(
-            validation_size=data.validation_size, test_size=data.test_size
-        )
-    return sources.make_up(
-        train_size=data.train_size,
-        validation_size=data.validation_size,
-        test_size=data.test_size,
-        seed=seed,
-    )
+        return sources.load_rotten_tomatoes(**sizes)
+    return sources.make_up(train_size=data.train_size, **sizes, seed=seed)
 
 
 def make_model(config: ConfigDict, num_classes: int) -> AttentionClassifier | Ensemble:
@@ -199,7 +208,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         graphdef, state = nnx.split((model, optimizer))
         state = on_every_device(mesh, state)
         sizes = dict(batch_size=config.batch_size, mesh=mesh, pool=pool)
-        step = partial(train_step, graphdef, microbatches=microbatches)
+        counts = np.bincount(labelled.labels, minlength=len(dataset.label_names))
+        weights = class_weights(counts) if config.class_weights else None
+        step = partial(train_step, graphdef, microbatches=microbatches, class_weights=weights)
         step_fn = CompiledAhead(
             step,
             state,
@@ -227,11 +238,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             digests.keep_or_compare(workdir / "data.json", data, begun=begun)
             vocabulary.save(workdir / "vocabulary.json")
         whole = {
-            "train": vocabulary.encode_all(dataset.train.texts),
-            "validation": vocabulary.encode_all(dataset.validation.texts),
+            "train": vocabulary.gather(dataset.train.texts, workdir),
+            "validation": vocabulary.gather(dataset.validation.texts, workdir),
         }
-        lengths = {split: np.array([len(x) for x in rows]) for split, rows in whole.items()}
-        ids = {split: [x[-config.max_length :] for x in rows] for split, rows in whole.items()}
+        lengths = {split: rows.lengths for split, rows in whole.items()}
+        ids = {split: rows.last(config.max_length) for split, rows in whole.items()}
         batches = train_batches(
             ids["train"],
             dataset.train.labels,
@@ -264,6 +275,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             devices=environment.devices(),
             settings={
                 "run folder": str(workdir),
+                "classes": show.describe_classes(dataset.label_names, counts, weights),
                 "recurrence": " (".join(lstm_implementation(config.model.implementation)) + ")",
                 "batches": describe_batches(lengths["train"], config),
                 "microbatches": f"{microbatches} of {config.batch_size // microbatches} reviews",
@@ -370,8 +382,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
         # The end: every split as the final model sees it, test among them for the first time.
         test = dataset.read_test()
-        whole["test"] = vocabulary.encode_all(test.texts)
-        ids["test"] = [x[-config.max_length :] for x in whole["test"]]
+        whole["test"] = vocabulary.gather(test.texts, workdir)
+        ids["test"] = whole["test"].last(config.max_length)
         ids["train"] = ids["train"][: len(labelled)]
         examples = {"train": labelled, "validation": dataset.validation, "test": test}
         logits = {split: evaluate(state[0], ids[split]) for split in examples}
@@ -379,9 +391,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             write_predictions(
                 workdir / "predictions.jsonl",
                 {split: (examples[split], logits[split]) for split in ("validation", "test")},
-                words={
-                    split: [len(x) - 1 for x in whole[split]] for split in ("validation", "test")
-                },
+                words={split: whole[split].lengths - 1 for split in ("validation", "test")},
             )
             write_reviews(workdir, test, np.asarray(probabilities(logits["test"])))
         result = {

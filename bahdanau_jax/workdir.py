@@ -21,9 +21,9 @@ from bahdanau_jax.untrusted import check_folder, check_size, parse_json, read_sm
 # Every field of a config but `optimizer`'s, which are those of the optimizer it names.
 _AT_LEAST = {
     "seed": 0,
-    "data.validation_size": 1,
+    "data.validation_size": 0,
     "data.train_size": 1,
-    "data.test_size": 1,
+    "data.test_size": 0,
     "vocab_size": 5,  # pad, start, unknown, unused and one word
     "max_length": 1,
     "model.embedding_features": 1,
@@ -55,7 +55,8 @@ _AT_MOST = {
     "model.ngrams": 100,
 }
 _ONE_OF = {
-    "data.source": ("tfds", "embedded", "rotten_tomatoes", "made_up"),
+    "data.source": ("tfds", "files", "embedded", "rotten_tomatoes", "made_up"),
+    "class_weights": (True, False),
     "marks": (True, False),
     "task": ("word_vectors",),
     "unlabelled": (True, False),
@@ -65,7 +66,8 @@ _ONE_OF = {
 }
 _RATES = ("model.dropout", "model.head_dropout", "model.word_dropout")
 _OTHER = (
-    "data.name", "data.data_dir", "bucket_lengths", "model.pooling", "model.ngram_share", "model.subsample",
+    "data.name", "data.data_dir", "data.path", "data.validation_path", "data.test_path", "data.text",
+    "data.label", "bucket_lengths", "model.pooling", "model.ngram_share", "model.subsample",
     "checkpoint.every_minutes", *_RATES, "init_from", "teacher",
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
@@ -73,7 +75,8 @@ _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file ca
 _BEFORE_TRAINING = {"config.json", "data.json", "soft_labels.json", "vocabulary.json"}
 # All fields of a config that learns word vectors; a classifier's has none of the last five.
 _OF_WORD_VECTORS = {
-    "seed", "data.source", "data.name", "data.data_dir", "data.validation_size", "data.train_size",
+    "seed", "data.source", "data.name", "data.data_dir", "data.path", "data.validation_path",
+    "data.test_path", "data.text", "data.label", "data.validation_size", "data.train_size",
     "data.test_size", "vocab_size", "marks", "epochs", "model.embedding_features",
     "task", "unlabelled", "model.window", "model.negatives", "model.subsample",
 }  # fmt: skip
@@ -119,7 +122,7 @@ def validate_config(config: ConfigDict) -> None:
     for name in ("optimizer.clip_norm", "checkpoint.every_minutes"):
         ok = _is_number(flat.get(name, 0)) and 0 <= flat.get(name, 0)
         _expect(ok, name, flat, "0 (never) or more")
-    for name in ("data.name", "optimizer.name"):
+    for name in ("data.name", "data.text", "data.label", "optimizer.name"):
         value = flat.get(name, "-")
         _expect(isinstance(value, str) and value != "", name, flat, "a name")
     folder = flat["data.data_dir"]
@@ -129,8 +132,12 @@ def validate_config(config: ConfigDict) -> None:
         flat,
         "a folder, or None",
     )
-    for name in ("init_from", "teacher"):
-        _expect(isinstance(flat.get(name, ""), str), name, flat, 'a folder, or "" for none')
+    for name in ("init_from", "teacher", "data.path", "data.validation_path", "data.test_path"):
+        _expect(isinstance(flat.get(name, ""), str), name, flat, 'a path, or "" for none')
+    if flat.get("teacher") and flat.get("class_weights"):
+        raise InputError(
+            "config.class_weights is True; expected False with config.teacher: its labels are soft"
+        )
     pooling = flat.get("model.pooling", POOLINGS)
     ok = isinstance(pooling, list | tuple) and len(pooling) > 0 and set(pooling) <= set(POOLINGS)
     _expect(ok, "model.pooling", flat, f"some of {', '.join(POOLINGS)}")

