@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax import console as show
@@ -63,11 +62,11 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         )
 
         # Vectors.
-        epochs = iter(track(range(config.epochs), "epochs", console=console))
-        next(epochs)
+        begun = time.monotonic()
 
         def after_epoch(done: int) -> None:
-            next(epochs, None)
+            left = (time.monotonic() - begun) / done * (config.epochs - done)
+            console.print(f"epoch {done} of {config.epochs}, {show.format_seconds(left)} left")
             if stop.asked:
                 raise Stopped(f"stopped by {stop.asked} in epoch {done} of {config.epochs}")
 
