@@ -87,7 +87,7 @@ def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
     """The vocabulary of the run to start from: ids must mean there what they mean here.
 
     Raises:
-      InputError: there is none, it has another number of ids, or takes other things for words.
+      InputError: there is none, it has more ids, or takes other things for words.
     """
     folder = Path(folder).expanduser()
     if not (folder / "vocabulary.json").is_file():
@@ -96,10 +96,10 @@ def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
             "folder of a run, such as experiments/imdb_vectors.py leaves"
         )
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
-    if len(vocabulary) != size:
+    if len(vocabulary) > size:  # fewer, where its texts had no more words
         raise InputError(
             f"config.vocab_size is {size}, and config.init_from's {folder}/vocabulary.json has "
-            f"{len(vocabulary)} ids; expected the same"
+            f"{len(vocabulary)} ids; expected at least as many"
         )
     if vocabulary.marks != marks:
         raise InputError(

@@ -119,8 +119,8 @@ def test_what_does_not_fit_is_refused_in_one_line(finished, tmp_path):
         pretrained.read_vocabulary(tmp_path, VOCAB, True)
     with pytest.raises(InputError, match="holds no complete checkpoint"):
         pretrained.start_from(tmp_path, small_classifier())
-    with pytest.raises(InputError, match="config.vocab_size is 61, .* has 60 ids"):
-        pretrained.read_vocabulary(folder, VOCAB + 1, True)
+    with pytest.raises(InputError, match="config.vocab_size is 59, .* has 60 ids"):
+        pretrained.read_vocabulary(folder, VOCAB - 1, True)
     with pytest.raises(InputError, match="config.marks is False, and True in"):
         pretrained.read_vocabulary(folder, VOCAB, False)
 
