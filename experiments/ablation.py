@@ -18,11 +18,11 @@ IMDB_TINY: dict[str, dict[str, Any]] = {
 
 # What imdb_best.py has beyond a BiLSTM with attention, each left out; and two things that it has not.
 IMDB_BEST: dict[str, dict[str, Any]] = {
+    "no-vectors": {"init_from": ""},
     "network-alone": {"model.ngrams": 0},
     "ngrams-alone": {"model.ngram_share": 1.0, "epochs": 1},
     "pairs-only": {"model.ngrams": 2},
-    "no-marks": {"marks": False},
-    "vocabulary-10k": {"vocab_size": 10_000},
+    "hidden-64": {"model.hidden_features": 64},
     "attention-only": {"model.pooling": ("attention",)},
     "no-word-dropout": {"model.word_dropout": 0.0},
     "pairs-in-the-network": {"model.bigram_rows": 65_536},

@@ -20,18 +20,23 @@ from experiments import imdb
 def get_config() -> ConfigDict:
     """Returns `imdb.py`'s config with what `ablation.py` shows to pay."""
     config = imdb.get_config()
+    config.init_from = "runs/imdb_vectors_labelled"
     config.vocab_size = 30_000
     config.marks = True
     config.max_length = 900
     config.bucket_lengths = (200, 360, 900)
 
     config.model.num_layers = 1
+    config.model.hidden_features = 128
+    config.model.head_features = 64
+    config.model.dropout = 0.3
+    config.model.word_dropout = 0.1
     config.model.pooling = ("attention", "max", "mean")
-    config.model.word_dropout = 0.3
     config.model.ngrams = 3
     config.model.ngram_rows = 2**24
-    config.model.ngram_share = 0.7
+    config.model.ngram_share = 0.6
 
-    config.batch_size = 128
-    config.checkpoint.every_steps = 200
+    config.batch_size = 64
+    config.epochs = 3
+    config.checkpoint.every_steps = 400
     return config
