@@ -61,7 +61,7 @@ def test_variants_change_what_they_say_and_no_more():
     assert differences(imdb_unmasked.get_config()) == {"model.mask_attention", "bucket_lengths"}
     assert differences(rotten_tomatoes_best.get_config()) == {
         *differences(imdb_best.get_config()),
-        *("data.source", "data.validation_size", "data.test_size"),
+        *("data.source", "data.validation_size", "data.test_size", "init_from"),
     }
     tiny = imdb_tiny.get_config()
     assert tiny.data.source == "made_up"
