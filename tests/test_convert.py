@@ -17,7 +17,7 @@ from bahdanau_jax.weights import load_safetensors, weights_of
 pytestmark = [
     # Keras's own, as its variables become NumPy arrays; and what it says of the notebook's attention.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Layer 'attention' .* was passed an input with a mask"),
+    pytest.mark.filterwarnings("ignore:Layer 'attention.* was passed an input with a mask"),
 ]
 
 IN, HIDDEN, UNITS, HEAD, VOCABULARY = 5, 4, 3, 6, 30
