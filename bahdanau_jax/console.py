@@ -102,7 +102,7 @@ def describe_classes(
     >>> describe_classes(("neg", "pos"), np.array([1, 3]), (2.0, 0.667))
     'pos 75.0% (times 0.67), neg 25.0% (times 2.00)'
     """
-    order = np.argsort(-counts, kind="stable")
+    order = np.argsort(-counts[: len(names)], kind="stable")  # of those that have a name
     parts = [
         f"{names[i]} {counts[i] / counts.sum():.1%}"
         + (f" (times {weights[i]:.2f})" if weights else "")
