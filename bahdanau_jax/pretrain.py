@@ -1,6 +1,7 @@
 """A run that learns word vectors, from config to a folder that classifiers start from."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         sha256 = save_vectors(workdir, vectors)
         result = {
             "dataset": dataset.name,
-            "splits": {"validation": probe(vectors, dataset, vocabulary)},
+            "splits": {
+                "validation": probe(vectors, ids[: len(dataset.train)], dataset, vocabulary)
+            },
             "seed": config.seed,
             "texts": len(texts),
             "words": words,
@@ -102,12 +105,15 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     return result
 
 
-def probe(vectors: np.ndarray, dataset: sources.Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
+def probe(
+    vectors: np.ndarray,
+    train_ids: Sequence[np.ndarray],
+    dataset: sources.Dataset,
+    vocabulary: Vocabulary,
+) -> dict[str, Any]:
     """Figures on validation of a logistic regression that reads the mean of a text's vectors."""
-    train, validation = (
-        mean_vectors(vectors, vocabulary.encode_all(examples.texts))
-        for examples in (dataset.train, dataset.validation)
-    )
+    validation_ids = vocabulary.encode_all(dataset.validation.texts)
+    train, validation = (mean_vectors(vectors, ids) for ids in (train_ids, validation_ids))
     solver = LogisticRegression(max_iter=1_000).fit(train, dataset.train.labels)
     logits = np.asarray(solver.decision_function(validation), np.float32)
     logits = logits.reshape(len(validation), -1)  # one for two classes

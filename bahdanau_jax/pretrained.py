@@ -1,7 +1,6 @@
 """Starting a classifier from another run's folder: its word vectors, or its embedding and first BiLSTM."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from bahdanau_jax.checkpoint import restore_part
 from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.text import Vocabulary
-from bahdanau_jax.workdir import read_json
+from bahdanau_jax.workdir import read_json, write_bytes
 
 VECTORS = "vectors.npy"
 
@@ -27,16 +26,9 @@ def save_vectors(folder: Path, vectors: Float[np.ndarray, "vocab_size features"]
     Raises:
       InputError: it cannot be written.
     """
-    partial = folder / f"{VECTORS}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.save(file, vectors, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / VECTORS)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {folder / VECTORS}: {error.strerror}") from error
+    content = io.BytesIO()
+    np.save(content, vectors, allow_pickle=False)
+    write_bytes(folder / VECTORS, content.getvalue())
     return digests.of_array(vectors)
 
 

@@ -295,6 +295,11 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Writes a text in UTF-8 as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes the whole file or leaves the old one as it was, also when the machine goes down.
 
     Raises:
@@ -303,8 +308,8 @@ def write_text(path: str | Path, text: str) -> None:
     path = Path(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with open(new, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with open(new, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(new, path)
