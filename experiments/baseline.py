@@ -41,13 +41,13 @@ from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax import console as show
 from bahdanau_jax import environment
-from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.predictions import write_predictions
 from bahdanau_jax.text import split_words
 from bahdanau_jax.train import figures_of, figures_of_splits, read_dataset
 from bahdanau_jax.workdir import claim_workdir, validate_config, write_json
 from experiments import run
-from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
+from experiments.command import command
 
 ALPHAS = (0.1, 1.0, 10.0)
 CS = (0.1, 1.0, 10.0)
@@ -224,30 +224,21 @@ def _print_choice(console: Console, tried: dict[str, Any]) -> None:
     console.print("alpha {alpha:<4}  C {C:<4}  validation {accuracy:.4f}".format(**tried))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     flags.DEFINE_string("workdir", str(run.ROOT / "runs" / "baseline"), "", flag_values=asked)
     flags.DEFINE_integer("ngrams", 2, "", lower_bound=1, flag_values=asked)
     asked.set_gnu_getopt(True)  # ours may stand behind the value of a --config FILE
-    try:
-        rest = asked(argv, known_only=True)
-        run.refuse_other_flags(rest, ["workdir", "ngrams"])
-        config, _ = run.parse(rest)
-        if not asked.workdir:
-            raise flags.Error("--workdir is empty; expected a folder")
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
-        validate_config(config)
-        train_and_evaluate(config.data, Path(asked.workdir), ngrams=asked.ngrams, seed=config.seed)
-    except DataNotFound as error:
-        return fail(str(error), DATA_NOT_FOUND)
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
-    return 0
+    rest = asked(argv, known_only=True)
+    run.refuse_other_flags(rest, ["workdir", "ngrams"])
+    config, _ = run.parse(rest)
+    if not asked.workdir:
+        raise flags.Error("--workdir is empty; expected a folder")
+    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
+    validate_config(config)
+    train_and_evaluate(config.data, Path(asked.workdir), ngrams=asked.ngrams, seed=config.seed)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.lstm import BiLSTM
 from bahdanau_jax.weights import read_safetensors, save_safetensors, set_weights
-from experiments.command import asks_for_help, fail, one_line
+from experiments.command import command
 
 OURS = ".safetensors"
 ENDINGS = (OURS, ".pt", *keras_files.ENDINGS)
@@ -162,37 +162,31 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{file} is no state_dict ({type(error).__name__})") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     for flag, default in (("input", None), ("output", None), ("like", None), ("prefix", "")):
         flags.DEFINE_string(flag, default, "", flag_values=asked)
+    rest = asked(list(argv))[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --input and --output")
+    for flag in ("input", "output"):
+        if not (asked[flag].value or "").endswith(ENDINGS):
+            raise flags.Error(
+                f"--{flag} is {asked[flag].value}; expected a file that ends with {', '.join(ENDINGS)}"
+            )
+    source, target = Path(asked.input).expanduser(), Path(asked.output).expanduser()
+    if [source.suffix, target.suffix].count(OURS) != 1:
+        raise flags.Error(f"expected one of --input and --output to end with {OURS}")
     try:
-        rest = asked(list(argv))[1:]
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}; expected --input and --output")
-        for flag in ("input", "output"):
-            if not (asked[flag].value or "").endswith(ENDINGS):
-                raise flags.Error(
-                    f"--{flag} is {asked[flag].value}; expected a file that ends with {', '.join(ENDINGS)}"
-                )
-        source, target = Path(asked.input).expanduser(), Path(asked.output).expanduser()
-        if [source.suffix, target.suffix].count(OURS) != 1:
-            raise flags.Error(f"expected one of --input and --output to end with {OURS}")
         if ".pt" in (source.suffix, target.suffix):
             said = convert_torch(source, target, asked.prefix)
         else:
             said = convert_keras(source, target, asked.like and Path(asked.like).expanduser())
         print(f"{target}: {said}")
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
     except OSError as error:
-        return fail(f"{target} cannot be written: {error.strerror or error}")
-    return 0
+        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

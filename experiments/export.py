@@ -30,7 +30,7 @@ from bahdanau_jax.exported import Exported
 from bahdanau_jax.kept_reviews import read_reviews
 from bahdanau_jax.predict import Predictor
 from bahdanau_jax.weights import load_safetensors, save_safetensors
-from experiments.command import asks_for_help, fail, one_line
+from experiments.command import command
 
 TRIED = 64  # texts
 TOLERANCE = 1e-5  # of a probability: between the scan and the CPU kernel
@@ -65,32 +65,25 @@ def export(workdir: Path, output: Path) -> str:
     return f"{output}: {size:.1f} MB; largest difference over {len(texts)} texts {difference:.1e}"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     for flag in ("workdir", "output"):
         flags.DEFINE_string(flag, None, "", flag_values=asked)
-    try:
-        rest = asked(list(argv))[1:]
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir and --output")
-        for flag in ("workdir", "output"):
-            if not asked[flag].value:
-                raise flags.Error(f"--{flag} is missing")
-        if not asked.output.endswith((".pyz", ".safetensors")):
-            raise flags.Error(
-                f"--output={asked.output}: expected a file that ends with .pyz or .safetensors"
-            )
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
-        environment.use_compilation_cache()
-        print(export(Path(asked.workdir).expanduser(), Path(asked.output).expanduser()))
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
-    return 0
+    rest = asked(list(argv))[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir and --output")
+    for flag in ("workdir", "output"):
+        if not asked[flag].value:
+            raise flags.Error(f"--{flag} is missing")
+    if not asked.output.endswith((".pyz", ".safetensors")):
+        raise flags.Error(
+            f"--output={asked.output}: expected a file that ends with .pyz or .safetensors"
+        )
+    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
+    environment.use_compilation_cache()
+    print(export(Path(asked.workdir).expanduser(), Path(asked.output).expanduser()))
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.predict import Prediction, Predictor, words_read
 from bahdanau_jax.workdir import read_json
-from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
+from experiments.command import command
 
 DEFAULT_ID = "test/24430"  # of imdb_reviews: praise and blame in one review, and short
 
@@ -229,32 +229,23 @@ def picture(workdir: Path, out: Path, *, name: str | None, review: str | None) -
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     for flag in ("workdir", "out", "id", "review"):
         flags.DEFINE_string(flag, None, "", flag_values=asked)
-    try:
-        rest = asked(argv)[1:]
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir and --out")
-        for flag in ("workdir", "out"):
-            if not asked[flag].value:
-                raise flags.Error(f"--{flag} is missing")
-        if asked.id is not None and asked.review is not None:
-            raise flags.Error("--id and --review are both given; expected one")
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
-        workdir = Path(asked.workdir).expanduser()
-        picture(workdir, Path(asked.out).expanduser(), name=asked.id, review=asked.review)
-    except DataNotFound as error:
-        return fail(str(error), DATA_NOT_FOUND)
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
-    return 0
+    rest = asked(argv)[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir and --out")
+    for flag in ("workdir", "out"):
+        if not asked[flag].value:
+            raise flags.Error(f"--{flag} is missing")
+    if asked.id is not None and asked.review is not None:
+        raise flags.Error("--id and --review are both given; expected one")
+    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
+    workdir = Path(asked.workdir).expanduser()
+    picture(workdir, Path(asked.out).expanduser(), name=asked.id, review=asked.review)
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from bahdanau_jax import environment
-from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.kept_reviews import write_reviews
 from bahdanau_jax.predictions import read_predictions
 from bahdanau_jax.report import make_report
 from bahdanau_jax.workdir import read_json
-from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
+from experiments.command import command
 
 MOST_RUNS = 5  # as many colours as the figures have
 
@@ -55,36 +55,27 @@ def keep_reviews_of_an_older_run(workdir: Path) -> None:
     write_reviews(workdir, test, predictions.probabilities)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     flags.DEFINE_list("workdir", None, "", flag_values=asked)
     for flag in ("output", "baseline"):
         flags.DEFINE_string(flag, None, "", flag_values=asked)
-    try:
-        rest = asked(list(argv))[1:]
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir")
-        if not asked.workdir or not all(asked.workdir):
-            raise flags.Error("--workdir is missing; expected a run's folder, or several: a,b")
-        if len(asked.workdir) > MOST_RUNS:
-            found = len(asked.workdir)
-            raise flags.Error(f"--workdir names {found} runs; expected at most {MOST_RUNS}")
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
-        environment.use_compilation_cache()
-        folders = [Path(workdir).expanduser() for workdir in asked.workdir]
-        for folder in folders:
-            keep_reviews_of_an_older_run(folder)
-        print(make_report(*folders, output=asked.output, baseline=asked.baseline))
-    except DataNotFound as error:
-        return fail(str(error), DATA_NOT_FOUND)
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
-    return 0
+    rest = asked(list(argv))[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir")
+    if not asked.workdir or not all(asked.workdir):
+        raise flags.Error("--workdir is missing; expected a run's folder, or several: a,b")
+    if len(asked.workdir) > MOST_RUNS:
+        found = len(asked.workdir)
+        raise flags.Error(f"--workdir names {found} runs; expected at most {MOST_RUNS}")
+    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
+    environment.use_compilation_cache()
+    folders = [Path(workdir).expanduser() for workdir in asked.workdir]
+    for folder in folders:
+        keep_reviews_of_an_older_run(folder)
+    print(make_report(*folders, output=asked.output, baseline=asked.baseline))
 
 
 if __name__ == "__main__":

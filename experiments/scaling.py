@@ -26,10 +26,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from bahdanau_jax.errors import InputError
 from bahdanau_jax.workdir import validate_config
 from experiments import run as launcher
-from experiments.command import asks_for_help, fail, one_line
+from experiments.command import command
 
 _BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "pred": 1, "f16": 2, "s64": 8, "u64": 8}
 _COLLECTIVE = re.compile(
@@ -169,30 +168,23 @@ def measure(config: ConfigDict, devices: int, rows: int) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     flags.DEFINE_integer("devices", 8, "", lower_bound=1, upper_bound=4096, flag_values=asked)
     flags.DEFINE_integer("rows", 256, "", lower_bound=1, flag_values=asked)
     flags.DEFINE_enum("chip", "h100", list(CHIPS), "", flag_values=asked)
     flags.DEFINE_float("iteration", 10.0, "", lower_bound=0.0, flag_values=asked)
     asked.set_gnu_getopt(True)
-    try:
-        rest = asked(argv, known_only=True)
-        launcher.refuse_other_flags(rest, ["devices", "rows", "chip", "iteration"])
-        config, _ = launcher.parse(rest)
-        validate_config(config)
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
+    rest = asked(argv, known_only=True)
+    launcher.refuse_other_flags(rest, ["devices", "rows", "chip", "iteration"])
+    config, _ = launcher.parse(rest)
+    validate_config(config)
     flags.FLAGS.mark_as_parsed()
     measured = measure(config, asked.devices, asked.rows)
     found = estimate(measured, config.model, CHIPS[asked.chip], asked.iteration * 1e-6)
     print(json.dumps(measured | {f"estimate_{asked.chip}": found}, indent=2))
-    return 0
 
 
 if __name__ == "__main__":

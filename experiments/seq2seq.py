@@ -32,7 +32,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 import bahdanau_jax as bj
-from experiments.command import asks_for_help, fail, one_line
+from experiments.command import command
 
 PAD, FIRST_DIGIT, START, END, IDS = 0, 1, 11, 12, 13  # ids 1 to 10 are the digits
 SHORTEST, LONGEST = 3, 12
@@ -169,38 +169,31 @@ def draw(path: Path, source: Sequence[int], written: Sequence[int], weights: np.
         raise bj.InputError(f"--out: cannot write {path}: {error.strerror or error}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked = flags.FlagValues()
     flags.DEFINE_enum("task", "reverse", ["reverse", "sort"], "", flag_values=asked)
     flags.DEFINE_integer("steps", 1_500, "", lower_bound=1, flag_values=asked)
     flags.DEFINE_integer("seed", 0, "", lower_bound=0, flag_values=asked)
     flags.DEFINE_string("out", "alignment.png", "", flag_values=asked)
-    try:
-        rest = asked(list(argv))[1:]
-        if rest:
-            raise flags.Error(f"unexpected argument {rest[0]!r}")
-        begun = time.monotonic()
-        model, right = train(asked.task, steps=asked.steps, seed=asked.seed)
-        print(
-            f"{right:.1%} of {TESTED:,} new strings without a mistake, {time.monotonic() - begun:.0f} s"
-        )
-        source = jnp.array([[FIRST_DIGIT + int(digit) for digit in "3141592653"]])
-        written, weights = model.write(source)
-        draw(
-            Path(asked.out).expanduser(),
-            source[0].tolist(),
-            written[0].tolist(),
-            np.asarray(weights[0]),
-        )
-        print(asked.out)
-    except (flags.Error, bj.InputError) as error:
-        return fail(one_line(error))
-    return 0
+    rest = asked(list(argv))[1:]
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}")
+    begun = time.monotonic()
+    model, right = train(asked.task, steps=asked.steps, seed=asked.seed)
+    print(
+        f"{right:.1%} of {TESTED:,} new strings without a mistake, {time.monotonic() - begun:.0f} s"
+    )
+    source = jnp.array([[FIRST_DIGIT + int(digit) for digit in "3141592653"]])
+    written, weights = model.write(source)
+    draw(
+        Path(asked.out).expanduser(),
+        source[0].tolist(),
+        written[0].tolist(),
+        np.asarray(weights[0]),
+    )
+    print(asked.out)
 
 
 if __name__ == "__main__":
