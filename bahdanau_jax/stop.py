@@ -27,7 +27,7 @@ class StopSignals:
         with StopSignals() as stop:
             for batch in stop.each_finished(batches):
                 ...  # one step
-                if asked := stop.asked_at(step):
+                if asked := stop.asked_after_step():
                     ...  # save
                     raise Stopped(f"stopped by {asked}")
 
@@ -40,6 +40,7 @@ class StopSignals:
     def __init__(self, processes: int = 1):
         self._together = processes > 1
         self.asked: str | None = None  # the signal's name
+        self._questions = 0
         self._in_loop = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -53,10 +54,14 @@ class StopSignals:
         if self.asked and not self._together:  # after the last item's look at it
             raise Stopped(f"stopped by {self.asked}")
 
-    def asked_at(self, step: int) -> str | None:
+    def asked_after_step(self) -> str | None:
         """The signal that asks to stop after this step, the same in every process; all ask at each step."""
         if self._together:
-            return "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None
+            # Counted from here, not from the run's begin: JAX takes 0 for the last step until it is first
+            # told of one, so a resumed run's steps would miss a signal that came before them.
+            self._questions += 1
+            reached = multihost_utils.reached_preemption_sync_point(self._questions)
+            return "SIGTERM" if reached else None
         return self.asked
 
     def __enter__(self) -> "StopSignals":

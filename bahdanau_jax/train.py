@@ -348,7 +348,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
                 clock.first_step = time.monotonic() - started
             epoch, end_of_epoch = -(-step // epoch_steps), step % epoch_steps == 0
             due_save = end_of_epoch or step % config.checkpoint.every_steps == 0
-            stopping = stop.asked_at(step)
+            stopping = stop.asked_after_step()
             figures_due = due_save or step % config.log_every_steps == 0
             if figures_due and config.checkpoint.every_minutes:
                 minutes = (time.monotonic() - saved) / 60

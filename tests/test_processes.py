@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ ROOT = Path(run.__file__).parent.parent
 OVERRIDES = {
     "data.train_size": 413, "data.validation_size": 25, "data.test_size": 30, "vocab_size": 100,
     "model.embedding_features": 4, "model.hidden_features": 4, "model.attention_units": 4,
-    "bucket_lengths": (64,), "batch_size": 16, "epochs": 12, "log_every_steps": 1,
+    "model.num_layers": 1, "bucket_lengths": (64,), "batch_size": 16, "epochs": 4, "log_every_steps": 1,
     "checkpoint.every_steps": 20, "checkpoint.keep": 3,
 }  # fmt: skip
 
@@ -69,19 +70,39 @@ def wait_for_step(workdir, step, started):
         time.sleep(0.01)
 
 
-def first_losses(folder):
+def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["split"] == "train"][:50]
+    return [line["loss"] for line in lines]
 
 
-def test_a_pair_gives_what_one_process_gives_falls_and_goes_on(tmp_path):
+def newest(folder):
+    return max(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())
+
+
+def wait_for_handler(process):
+    """Until JAX has taken over SIGTERM, which is long before the first step."""
+    caught = 0
+    while not caught >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None, ends([process])
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        caught = int(dict(line.split(":", 1) for line in lines)["SigCgt"], 16)
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of the same run of one process and one device; not to be changed."""
     assert jax.device_count() == 1
-    alone, workdir = tmp_path / "alone", tmp_path / "run"
-    train.train_and_evaluate(make_config(), alone)
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train.train_and_evaluate(make_config(), folder)
+    return folder
 
+
+def test_a_pair_gives_what_one_process_gives_falls_stops_and_goes_on(alone, tmp_path):
+    workdir = tmp_path / "run"
     # One is killed, late enough to compare 50 steps of two by two devices: the other says so and ends.
     pair = start(workdir)
-    wait_for_step(workdir, 52, pair)
+    wait_for_step(workdir, 50, pair)
     pair[1].kill()
     begun = time.monotonic()
     code, shown, told = ends(pair[:1], seconds=60)[0]
@@ -93,13 +114,38 @@ def test_a_pair_gives_what_one_process_gives_falls_and_goes_on(tmp_path):
         assert code == -signal.SIGABRT and "another task died" in told
     # One writer; gloo's own line comes from C++.
     assert "4 x cpu" in shown and [x for x in shown_by_other if not x.startswith("[Gloo]")] == []
+    assert losses(workdir)[:50] == pytest.approx(losses(alone)[:50], abs=1e-5)
 
-    # The pair goes on to its end, as if nothing had been.
+    # The pair goes on. SIGTERM to one of them, even before its first step, stops both after the same one.
+    step = newest(workdir)
     pair = start(workdir)
-    ended = ends(pair)
+    wait_for_handler(pair[1])
+    pair[1].send_signal(signal.SIGTERM)
+    for code, _, told in ends(pair):
+        assert code == run.START_AGAIN and f"after step {step + 1} of" in told
+    assert newest(workdir) == step + 1
+
+    # One process goes on from there to the end, as if nothing had been.
+    train.train_and_evaluate(make_config(), workdir)
+    assert f"resumed from the checkpoint of step {step + 1}" in (workdir / "train.log").read_text()
+    assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5)
+
+
+def test_a_pair_goes_on_from_one_process_s_checkpoint_past_a_damaged_one(alone, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(alone, workdir)
+    (workdir / "result.json").unlink()
+    last = newest(workdir)
+    inside = (workdir / "checkpoints" / str(last) / "state").rglob("*")
+    largest = max(inside, key=lambda path: path.is_file() and path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+    ended = ends(start(workdir))
     assert [code for code, *_ in ended] == [0, 0], ended
-    assert "resumed from" in (workdir / "train.log").read_text()
-    assert first_losses(workdir) == pytest.approx(first_losses(alone), abs=1e-5)
+    told = (workdir / "train.log").read_text()
+    [warning] = [line for line in told.splitlines() if "warning" in line]
+    assert f"kept as {last}.damaged, going on from step" in warning
+    assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
