@@ -2,10 +2,11 @@
 
 import array
 import contextlib
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self, overload
+from typing import IO, Self, overload
 
 import numpy as np
 from jaxtyping import Int
@@ -58,7 +59,7 @@ class EncodedTexts(Sequence[np.ndarray]):
                 if file is not None:
                     held.tofile(file)
                     file.flush()
-                    values = np.memmap(file, np.int32, mode="r")
+                    values = np.frombuffer(_mapped(file), np.int32)
         except OSError as error:
             raise InputError(f"{folder}: no room for the texts' ids: {error.strerror}") from error
         ends = np.cumsum(np.array(lengths, np.int64))
@@ -87,3 +88,13 @@ class EncodedTexts(Sequence[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[i] for i in range(len(self)))
+
+
+def _mapped(file: IO[bytes]) -> mmap.mmap:
+    """The file as memory, of which the system reads what is used."""
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Texts are taken in a random order: reading ahead, as far as megabytes, would throw away what is
+    # in memory for what is not wanted.
+    if hasattr(mmap, "MADV_RANDOM"):
+        mapped.madvise(mmap.MADV_RANDOM)
+    return mapped
