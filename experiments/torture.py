@@ -3,8 +3,8 @@
     python -m experiments.torture [--config=experiments/imdb_tiny.py] [--kills=30] [--terms=10] \\
         [--corruptions=20] [--seed=0] [--out=runs/torture] [--config.<field>=<value> ...]
 
---kills        SIGKILLs: at any time (drawn from how long the undisturbed run took), after a step, while saving,
-               at an epoch's end, in the final evaluation; "after the end" where the run was done by then.
+--kills        SIGKILLs: at any time, its start too, after a step, while saving, at an epoch's end, in the
+               final evaluation. Where the run is past that, the signal is sent to a new run instead.
 --terms        SIGTERMs, at the same moments.
 --corruptions  Truncated, flipped, deleted and empty files of checkpoints; in one of five every checkpoint
                is damaged, and the run must say so in one line.
@@ -42,7 +42,7 @@ from experiments.command import asks_for_help, fail, one_line
 from experiments.torture_compare import differences
 from experiments.torture_faults import MOMENTS, damage, damages, wait_for
 
-STARTS = 20  # of one run in a row without an end: more is none of a run that goes on
+STARTS = 20  # in a row without an end, or without the moment: more is none of a run that goes on
 
 
 class Torture:
@@ -71,18 +71,23 @@ class Torture:
         folders = 0
         run = None
         for number, moment in struck:
-            if run is None:
-                folders += 1
-                run = self._out / f"struck-{folders}"
-            came = self._strike_once(run, number, moment)
-            if (run / "result.json").exists() or not came:
-                self._compare(run)
-                run = None
+            for _ in range(STARTS):  # what a run has behind it comes in a new one
+                if run is None:
+                    folders += 1
+                    run = self._out / f"struck-{folders}"
+                came = self._strike_once(run, number, moment)
+                if (run / "result.json").exists() or not came:
+                    self._compare(run)
+                    run = None
+                if came:
+                    break
+            else:
+                self._fail(self._out, f"{number.name} {moment} never came in time")
         if run is not None:
             self._compare(run)
 
     def _strike_once(self, run: Path, number: signal.Signals, moment: str) -> bool:
-        """Starts the run, sends the signal; False where the run was done before the moment came."""
+        """Starts the run, sends the signal; False where the run was past the moment, or done before it."""
         process = self._start(run)
         came = wait_for(
             moment,
@@ -98,8 +103,11 @@ class Torture:
         code, told = self._end(process, run)
         if code not in ((0, -number, launcher.START_AGAIN) if came else (0,)):
             self._fail(run, f"ended with {code} after {number.name} {moment}: {told[-3:]}")
-        self.counts[f"{number.name} {moment if came else 'after the end'}"] += 1
-        self.counts[f"{number.name}: exit code {code}"] += 1
+        if came:
+            self.counts[f"{number.name} {moment}"] += 1
+            self.counts[f"{number.name}: exit code {code}"] += 1
+        else:
+            self.counts["too late, tried again"] += 1
         _say(f"{run.name}: {number.name} {moment}, {'' if came else 'too late, '}ended with {code}")
         return came
 
@@ -139,7 +147,10 @@ class Torture:
 
     def _compare(self, run: Path, when: str = "") -> None:
         """Lets the run finish, and compares it; removes its folder where all is well."""
+        code, told = 0, []
         for _ in range(STARTS):
+            if (run / "result.json").exists():
+                break
             code, told = self._finish(run)
             if code != launcher.START_AGAIN:
                 break

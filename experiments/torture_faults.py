@@ -28,7 +28,9 @@ def wait_for(
     limit: float,
     rng: random.Random,
 ) -> bool:
-    """Waits until a running process is where it is to be struck; False where it was done before that.
+    """Waits until a running process is where it is to be struck; False where it is done, or past that.
+
+    Where that is, is drawn from what the run has left, once it has started and found its checkpoint.
 
     Args:
       moment: one of MOMENTS; within it, `rng` decides.
@@ -38,49 +40,85 @@ def wait_for(
       seconds: how long that took.
       limit: seconds after which it is no longer waited for.
     """
-    planned = [(line["step"], line["split"]) for line in _lines(undisturbed)]
-    ends = [step for step, split in planned if split == "validation"]
-    evaluation = _age_between(undisturbed / "metrics.jsonl", undisturbed / "result.json")
-    begun, done = time.monotonic(), len(_lines(run))
-
-    if moment == "at any time":
-        wait, delay = rng.uniform(0, seconds), 0.0
-        came: Callable[[], bool] = lambda: time.monotonic() - begun >= wait  # noqa: E731
-    elif moment == "after a step":
-        target, delay = rng.randint(min(done + 1, len(planned)), len(planned)), rng.uniform(0, 0.1)
-        came = lambda: len(_lines(run)) >= target  # noqa: E731
-    elif moment == "while saving":
-        # Any of the next three saves, at any time in it: each lies first under a name of its own.
-        count, delay = rng.randint(1, 3), rng.choice((0.0, rng.uniform(0, 0.03)))
-        seen: set[str] = set()
-
-        def came() -> bool:
-            now = {path.name for path in (run / "checkpoints").glob("*.orbax-checkpoint-tmp*")}
-            seen.update(now)
-            return len(seen) >= count and bool(now)
-    elif moment == "at an epoch's end":
-        left = [step for step in ends if step > max([x["step"] for x in _lines(run)], default=0)]
-        target, delay = rng.choice(left or ends), rng.uniform(0, 0.15)
-        came = lambda: any(x["step"] >= target for x in _lines(run))  # noqa: E731
-    else:
-        before, delay = _evaluations(run), rng.uniform(0, evaluation)
-        came = lambda: _evaluations(run) > before  # noqa: E731
+    begun, starts, evaluations = time.monotonic(), _starts(run), _evaluations(run)
+    stale = _half_written(run)
+    wait = rng.uniform(0, seconds) if moment == "at any time" else limit
 
     def is_running() -> bool:
         return process.poll() is None and not (run / "result.json").exists()
 
-    while is_running() and time.monotonic() - begun < limit:
-        if came():
-            time.sleep(delay)
-            return is_running()
-        time.sleep(POLL_SECONDS)
-    return False
+    def until(came: Callable[[], bool]) -> bool:
+        while is_running() and time.monotonic() - begun < limit:
+            if time.monotonic() - begun >= wait or came():
+                return True
+            time.sleep(POLL_SECONDS)
+        return False
+
+    if not until(lambda: _starts(run) > starts):
+        return False
+    done = len(_lines(run))  # it is cut back to the checkpoint by now
+    left = _lines(undisturbed)[done:]
+    ends = [i for i, line in enumerate(left, 1) if line["split"] == "validation"]
+    delay = 0.0
+    came: Callable[[], bool] = lambda: _evaluations(run) > evaluations  # noqa: E731
+    if moment == "in the final evaluation":
+        # From its begin, or when the predictions stand and the result does not.
+        if rng.random() < 0.5:
+            before = _changed(run / "predictions.jsonl")
+            came = lambda: _changed(run / "predictions.jsonl") != before  # noqa: E731
+        else:
+            evaluation = _age_between(undisturbed / "metrics.jsonl", undisturbed / "result.json")
+            delay = rng.uniform(0, evaluation / 2)
+    elif moment == "while saving":
+        # Any of the next saves, at any time in it: each lies first under a name of its own.
+        if not ends:
+            return False
+        count, delay = rng.randint(1, min(3, len(ends))), rng.choice((0.0, rng.uniform(0, 0.03)))
+        seen: set[str] = set()
+
+        def came() -> bool:
+            now = _half_written(run)
+            stale.intersection_update(now)
+            seen.update(now - stale)
+            return len(seen) >= count and bool(now - stale)
+    elif moment == "at an epoch's end":
+        if not ends:
+            return False
+        target, delay = done + rng.choice(ends), rng.uniform(0, 0.15)
+        came = lambda: len(_lines(run)) >= target  # noqa: E731
+    elif left:
+        target = done + rng.randint(1, len(left))
+        delay = rng.uniform(0, 0.1) if moment == "after a step" else 0.0
+        came = lambda: len(_lines(run)) >= target  # noqa: E731
+    elif moment == "after a step":
+        return False
+    if not until(came):
+        return False
+    time.sleep(delay)
+    return is_running()
+
+
+def _starts(run: Path) -> int:
+    """How often the run has started and found where to go on, by its log."""
+    return _log(run).count("batch lengths, kept in")
 
 
 def _evaluations(run: Path) -> int:
     """How often a start of the run came to the final evaluation, by its log."""
+    return _log(run).count("of training waiting for input")
+
+
+def _log(run: Path) -> str:
     file = run / "train.log"
-    return file.read_text().count("of training waiting for input") if file.exists() else 0
+    return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+
+
+def _half_written(run: Path) -> set[str]:
+    return {path.name for path in (run / "checkpoints").glob("*.orbax-checkpoint-tmp*")}
+
+
+def _changed(file: Path) -> int:
+    return file.stat().st_mtime_ns if file.exists() else 0
 
 
 def _lines(run: Path) -> list[dict]:

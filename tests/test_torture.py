@@ -15,6 +15,7 @@ SMALL = [
     "--config.data.test_size=30",
     "--config.model.embedding_features=4",
     "--config.model.hidden_features=4",
+    "--config.model.num_layers=1",
     "--config.batch_size=16",
     "--config.epochs=2",
     "--config.bucket_lengths=(64,)",
@@ -23,15 +24,14 @@ SMALL = [
 ]
 
 
-def test_struck_and_damaged_runs_end_with_the_same_bits(tmp_path, capsys):
-    counts = ["--kills=1", "--terms=1", "--corruptions=3", f"--out={tmp_path / 'torture'}"]
+def test_struck_and_damaged_runs_end_with_the_same_bits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    counts = ["--kills=1", "--terms=1", "--corruptions=2", f"--out={tmp_path / 'torture'}"]
     assert torture.main(["torture", *counts, *SMALL]) == 0, capsys.readouterr().out
     found = json.loads((tmp_path / "torture" / "torture.json").read_text())
     assert found["failures"] == []
     assert sum(n for name, n in found["counts"].items() if "exit code" in name) == 2
-    assert [found["counts"][f"corruption: {kind}"] for kind in ("truncate", "flip", "delete")] == [
-        1
-    ] * 3
+    assert [found["counts"][f"corruption: {kind}"] for kind in ("truncate", "flip")] == [1, 1]
 
 
 @pytest.mark.parametrize(
