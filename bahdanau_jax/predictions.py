@@ -80,8 +80,12 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
                         rows.append([float(p) for p in record["probabilities"]])
                         if "words" in record:
                             words.append(int(record["words"]))
+                            if not 0 <= words[-1] < 2**31:
+                                raise ValueError(f"{words[-1]:.3g} words")
                         if not rows[-1] or len(rows[-1]) != len(rows[0]):
                             raise ValueError(f"{len(rows[-1])} probabilities")
+                        if not all(0 <= p <= 1 for p in rows[-1]):
+                            raise ValueError(f"the probabilities {rows[-1]!s:.60}")
                         if not 0 <= labels[-1] < len(rows[-1]):
                             raise ValueError(f"the label {labels[-1]}")
                 except (ValueError, KeyError, TypeError) as error:

@@ -367,14 +367,17 @@ def test_any_predictions_are_read_or_refused(folder, lines):
     (folder / "predictions.jsonl").write_bytes(b"\n".join([json.dumps(good).encode(), *lines]))
     found = used_or_refused(read_predictions, folder)
     assert found is None or (found.probabilities.shape[1] == 2 and found.labels.max() <= 1)
+    assert found is None or (0 <= found.probabilities).all() and (found.probabilities <= 1).all()
 
 
 @fuzz
 @given(st.data())
 def test_any_changed_prediction_is_read_or_refused(folder, data):
-    good = {"split": "test", "id": "a", "label": 1, "probabilities": [0.25, 0.75]}
+    good = {"split": "test", "id": "a", "label": 1, "probabilities": [0.25, 0.75], "words": 3}
     (folder / "predictions.jsonl").write_text(json.dumps(changed(good, data.draw)) + "\n")
-    used_or_refused(read_predictions, folder)
+    found = used_or_refused(read_predictions, folder)
+    assert found is None or (0 <= found.probabilities).all() and (found.probabilities <= 1).all()
+    assert found is None or found.words is None or found.words.dtype == np.int64
 
 
 @fuzz

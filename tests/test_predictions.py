@@ -63,6 +63,8 @@ GOOD = json.dumps({"split": "test", "id": "a", "label": 1, "probabilities": [0.5
         (GOOD.encode() + b'{"split"', "line 2 is '{\"split\"'; expected split, id"),
         (GOOD.encode() + b"3\n", "line 2"),
         (b'{"split": "test", "id": "a", "label": 1}', "line 1 .* probabilities"),
+        (GOOD.replace("0.5]", "1e308]").encode(), "line 1 .* the probabilities"),
+        (GOOD.replace("}", ', "words": -1}').encode(), "line 1 .* -1 words"),
         (GOOD.replace("0.5]", "0.5, 0]").encode() + GOOD.encode(), "line 2 .* 2 probabilities"),
     ],
 )
