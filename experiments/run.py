@@ -24,6 +24,7 @@ after Ctrl-C twice.
 import difflib
 import errno
 import importlib.util
+import inspect
 import logging
 import os
 import re
@@ -313,7 +314,9 @@ def _quiet_libraries() -> None:
     threading.excepthook = lambda _: None
 
     def show_of_main_thread(failed):
-        if threading.current_thread() is threading.main_thread():
+        # Orbax leaves coroutines unfinished where another one has failed; each would tell it again.
+        left_over = inspect.iscoroutine(failed.object)
+        if threading.current_thread() is threading.main_thread() and not left_over:
             sys.__unraisablehook__(failed)
 
     sys.unraisablehook = show_of_main_thread

@@ -217,6 +217,14 @@ for target in (fail, unraisable):
     thread = threading.Thread(target=target)
     thread.start()
     thread.join()
+class Waiting:
+    def __await__(self): yield
+async def left_over():
+    try: await Waiting()
+    except GeneratorExit: raise RuntimeError("thrown away")
+coroutine = left_over()
+coroutine.send(None)
+del coroutine
 logging.getLogger("absl").error("told twice")
 logging.getLogger("asyncio").error("told twice")
 warnings.warn("shown as one line")
