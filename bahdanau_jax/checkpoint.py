@@ -173,6 +173,8 @@ class Checkpoints:
             arrays, progress = restored["state"], restored["progress"]
             _check_progress(where, step, progress)
             _compare_digests(where, progress["arrays"], _array_digests(arrays))
+            # A random key whose description is lost comes as the integers that it is stored as.
+            _compare(where, _dtypes(arrays), _dtypes(nnx.to_pure_dict(state)))
             iterator.set_state(progress["batches"])
             return arrays, progress
 
@@ -307,6 +309,7 @@ def restore_part(workdir: Path, arrays: Any, *, compared: Any = None) -> tuple[i
     if (folder.parent / "progress").is_dir():  # runs from before there were digests have none
         saved = _saved_digests(folder.parent)
         _compare_digests(str(folder.parent), saved, _array_digests(restored))
+        _compare(str(folder.parent), _dtypes(restored), _dtypes(wanted))
     return int(folder.parent.name), restored["0"]
 
 
@@ -369,6 +372,10 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {_path(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
+def _dtypes(tree: Any) -> dict[str, str]:
+    return {_path(path): str(leaf.dtype) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
 def _check_chunks(where: str, metadata: Any) -> None:
     """A chunk that claims to be larger than its array would be allocated before anything is read."""
     for path, leaf in jax.tree.leaves_with_path(metadata):
@@ -382,8 +389,9 @@ def _check_chunks(where: str, metadata: Any) -> None:
 def _compare(where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
     for path in sorted(expected.keys() | found.keys()):
         if found.get(path) != expected.get(path):
+            kind = "dtype" if isinstance(expected.get(path), str) else "shape"
             raise InputError(
-                f"{where}: {path} has shape {found.get(path)} in the checkpoint, "
+                f"cannot restore {where}: {path} has {kind} {found.get(path)} in the checkpoint, "
                 f"the model's is {expected.get(path)}"
             )
 

@@ -42,7 +42,8 @@ def make_batches():
 
 
 def contents(state):
-    return {str(path): digests.of_array(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
+    leaves = jax.tree.leaves_with_path(state)
+    return {str(path): (str(leaf.dtype), digests.of_array(leaf)) for path, leaf in leaves}
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,13 @@ def test_a_flipped_bit_in_an_array_s_values_is_noticed(saved, tmp_path):
             for at in (0.2, 0.5, 0.8, 0.99):
                 flip(path, at)
     assert restore(tmp_path / "run")[0] == 3
+
+
+def test_a_random_key_that_comes_as_integers_is_noticed(saved, tmp_path):
+    folder = copy(saved, tmp_path / "run")
+    shutil.rmtree(folder / "7" / "state" / "array_metadatas")
+    step, [notice] = restore(tmp_path / "run")
+    assert step == 3 and "has dtype uint32" in notice
 
 
 @pytest.mark.parametrize(
