@@ -6,7 +6,8 @@
 #   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (--help tells which)
 #   ./launch.sh --retry[=N] ...    starts it again after a crash or a preemption, at most N times (10)
 #   ./launch.sh --processes=N ...  N processes on this machine that train together
-#   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS
+#   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS; without any, all
+#                                  tests, on all cores
 #
 # It works from any directory: a relative path in ARGUMENTS is meant from where you stand.
 set -euo pipefail
@@ -22,6 +23,9 @@ main() {
         shift
         install test
         cd "$root"
+        if [[ $# -eq 0 ]]; then # all tests: a process a core, each a file at a time
+            set -- --numprocesses=auto --maxprocesses=4 --dist=loadfile
+        fi
         exec "$python" -m pytest "$@"
     fi
     local accelerator argument retries=0 processes=1 arguments=()
