@@ -166,11 +166,13 @@ class Torture:
             shutil.rmtree(run)
 
     def _start(self, run: Path) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "experiments.run", *self._arguments, f"--workdir={run}"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True, errors="replace", cwd=launcher.ROOT, env=os.environ | {"PYTHONFAULTHANDLER": "1"},
-        )  # fmt: skip
+        # Not a pipe, which is read only at the end: a run that says much would wait for it.
+        with open(self._out / "stderr", "wb") as stderr:
+            return subprocess.Popen(
+                [sys.executable, "-m", "experiments.run", *self._arguments, f"--workdir={run}"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+                cwd=launcher.ROOT, env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            )  # fmt: skip
 
     def _finish(self, run: Path) -> tuple[int, list[str]]:
         """The exit code of a start that is left alone, and the lines that it wrote to stderr."""
@@ -190,8 +192,9 @@ class Torture:
         done = process.poll() is None and (run / "result.json").exists()
         if done:
             process.kill()
-        _, told = process.communicate()
-        return 0 if done else process.returncode, told.splitlines()
+        process.wait()
+        told = (self._out / "stderr").read_text(errors="replace").splitlines()
+        return 0 if done else process.returncode, told
 
     def _limit(self) -> float:
         """Seconds after which a process counts as one that hangs; other work may slow it down."""
@@ -233,10 +236,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = Path(asked.out).expanduser().absolute()
         if out.exists():
             raise InputError(f"--out is {out}, which is there already; expected a new folder")
+        out.mkdir(parents=True)
         torture = Torture(arguments, out, asked.seed)
         torture.strike([signal.SIGKILL] * asked.kills + [signal.SIGTERM] * asked.terms)
         torture.corrupt(asked.corruptions)
-    except (flags.Error, InputError) as error:
+    except (flags.Error, InputError, OSError) as error:
         return fail(one_line(error))
     found: dict[str, Any] = {
         "arguments": list(argv[1:]),
