@@ -98,6 +98,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_pair_gives_what_one_process_gives_falls_stops_and_goes_on(alone, tmp_path):
     workdir = tmp_path / "run"
     # One is killed, late enough to compare 50 steps of two by two devices: the other says so and ends.
