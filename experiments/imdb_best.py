@@ -31,7 +31,6 @@ def get_config() -> ConfigDict:
     config.model.hidden_features = 128
     config.model.head_features = 64
     config.model.dropout = 0.3
-    config.model.word_dropout = 0.1
     config.model.pooling = ("attention", "max", "mean")
     config.model.ngrams = 3
     config.model.ngram_rows = 2**24

@@ -23,5 +23,6 @@ def get_config() -> ConfigDict:
     config = imdb_best.get_config()
     config.init_from = "runs/imdb_vectors"
     config.model.hidden_features = 256
+    config.model.word_dropout = 0.1
     config.model.ngram_share = 0.5
     return config
