@@ -1,4 +1,4 @@
-r"""With the reviews without labels too: `imdb_best.py`, twice as wide, on word vectors of all reviews.
+r"""With the reviews without labels too: `imdb_best.py`, wider, on word vectors of all reviews.
 
 Commands:
 
