@@ -37,6 +37,12 @@ class Predictions:
         """bool [n]: whether the likeliest class is the true one."""
         return self.probabilities.argmax(axis=1) == self.labels
 
+    @property
+    def losses(self) -> np.ndarray:
+        """float64 [n], nats: the cross-entropy of each review; a probability of 0 counts as 1e-12."""
+        true = np.take_along_axis(self.probabilities, self.labels[:, None].astype(int), axis=1)
+        return -np.log(np.maximum(true[:, 0].astype(float), 1e-12))
+
 
 def write_predictions(
     path: Path,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 
 def bootstrap_interval(
@@ -47,6 +47,42 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).multinomial(reviews, counts / reviews, size=resamples)
     accuracies = drawn @ np.arange(seeds + 1) / (seeds * reviews)
     low, high = np.quantile(accuracies, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def mean_interval(
+    values: Float[np.ndarray, "*seeds reviews"],
+    *,
+    resamples: int = 2_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """As `bootstrap_interval`, of the mean of any figure of reviews: a loss, or a difference of two systems.
+
+    Differences of two systems on the same reviews make a paired bootstrap: what is hard for both cancels.
+
+    Args:
+      values: of each review; [reviews], or [seeds, reviews].
+      resamples, level, seed: as there.
+
+    Returns:
+      (low, high), in the unit of `values`.
+
+    Raises:
+      ValueError: there are no reviews.
+
+    Example:
+      >>> mean_interval(np.ones(10))
+      (1.0, 1.0)
+    """
+    values = np.atleast_2d(np.asarray(values, float))
+    if not values.size:
+        raise ValueError(f"values have shape {values.shape}; expected at least one review")
+    of_review = values.mean(0)
+    rng = np.random.default_rng(seed)
+    n = len(of_review)
+    means = [of_review[rng.integers(n, size=n)].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

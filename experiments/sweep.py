@@ -154,7 +154,10 @@ def sweep(runs: Sequence[Planned], out: Path, *, baseline: Path | None, about: s
         )
 
     def write() -> list[Row]:
-        rows = [make_row(*key, found, compared) for key, found in outcomes.items()]
+        rows = [
+            make_row(name, variant, found, compared, outcomes[name, ""] if variant else None)
+            for (name, variant), found in outcomes.items()
+        ]
         if baseline is not None:
             assert compared is not None
             rows.insert(0, make_row(f"baseline: {baseline.resolve().name}", "", {0: compared}))

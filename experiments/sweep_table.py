@@ -11,7 +11,7 @@ import numpy as np
 from bahdanau_jax.console import format_seconds
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.predictions import Predictions, read_predictions
-from bahdanau_jax.significance import bootstrap_interval, mcnemar, spread
+from bahdanau_jax.significance import bootstrap_interval, mcnemar, mean_interval, spread
 from bahdanau_jax.workdir import read_json, write_text
 
 
@@ -21,6 +21,7 @@ class Finished:
 
     validation: float
     test: float
+    validation_predictions: Predictions
     seconds: float
     parameters: int
     memory: int | None  # None: the run was made before this was recorded
@@ -38,6 +39,15 @@ class Row:
     seeds: int = 0  # finished ones
     validation_mean: float | None = None  # accuracies
     validation_sd: float | None = None
+    validation_loss: float | None = None  # nats, mean
+    # A variant minus the config as it is, over the seeds that both have, on validation, with the 95%
+    # interval by a paired bootstrap over reviews: what a choice goes by.
+    loss_difference: float | None = None
+    loss_difference_low: float | None = None
+    loss_difference_high: float | None = None
+    accuracy_difference: float | None = None
+    accuracy_difference_low: float | None = None
+    accuracy_difference_high: float | None = None
     test_mean: float | None = None
     test_sd: float | None = None
     test_low: float | None = None  # the 95% bootstrap interval of test_mean over reviews
@@ -69,6 +79,7 @@ def read_finished(workdir: str | Path) -> Finished:
             memory=result.get("peak_memory_bytes"),
             device_memory=result.get("peak_device_memory_bytes"),
             predictions=read_predictions(workdir),
+            validation_predictions=read_predictions(workdir, "validation"),
             made="{cpu}, {cores} cores".format(**result["hardware"])
             + f", commit {str(result['commit'])[:7]}, {result['date'][:10]}",
         )
@@ -88,6 +99,7 @@ def make_row(
     variant: str,
     runs: Mapping[int, Finished | str],
     baseline: Finished | None = None,
+    unchanged: Mapping[int, Finished | str] | None = None,
 ) -> Row:
     """Sums up one config's runs.
 
@@ -95,6 +107,7 @@ def make_row(
       config, variant: their names.
       runs: by seed, the finished run, or what is to be said of one that is not.
       baseline: what each seed is compared with.
+      unchanged: of a variant, the runs of the config as it is, by seed.
     """
     remarks = [f"seed {seed} {why}" for seed, why in runs.items() if isinstance(why, str)]
     finished = {seed: run for seed, run in runs.items() if isinstance(run, Finished)}
@@ -123,6 +136,8 @@ def make_row(
         seeds=len(several),
         validation_mean=validation_mean,
         validation_sd=validation_sd,
+        validation_loss=float(np.mean([x.validation_predictions.losses.mean() for x in several])),
+        **_differences(finished, unchanged or {}),
         test_mean=test_mean,
         test_sd=test_sd,
         test_low=low,
@@ -136,6 +151,28 @@ def make_row(
         remarks="; ".join(remarks),
         made="; ".join(dict.fromkeys(run.made for run in several)),
     )
+
+
+def _differences(
+    finished: Mapping[int, Finished], unchanged: Mapping[int, Finished | str]
+) -> dict[str, float]:
+    """The fields of a row that compare it with the config as it is; none where no seed has both."""
+    pairs = [
+        (run.validation_predictions, other.validation_predictions)
+        for seed, run in finished.items()
+        if isinstance(other := unchanged.get(seed), Finished)
+        and same_reviews(run.validation_predictions, other.validation_predictions)
+    ]
+    if not pairs or len({len(run.ids) for run, _ in pairs}) > 1:
+        return {}
+    fields = {}
+    for name, differences in (
+        ("loss_difference", [run.losses - other.losses for run, other in pairs]),
+        ("accuracy_difference", [1.0 * run.correct - other.correct for run, other in pairs]),
+    ):
+        fields[name] = float(np.mean(differences))
+        fields[f"{name}_low"], fields[f"{name}_high"] = mean_interval(np.array(differences))
+    return fields
 
 
 def _largest(values) -> int | None:
@@ -165,8 +202,13 @@ def to_markdown(rows: Sequence[Row], *, about: str = "") -> str:
     table += [[line[name] or "-" for name in names] for line in lines]
     note = (
         "Accuracies are means over seeds, with their standard deviation. The interval is that of the mean, "
-        "at 95%, by bootstrap over test reviews; it says nothing about other seeds."
+        "at 95%, by bootstrap over test reviews; it says nothing about other seeds. The loss is validation's."
     )
+    if "loss, minus the config's" in names:
+        note += (
+            " A variant is compared with its config, seed by seed, on validation: the difference, and its "
+            "interval at 95% by a paired bootstrap over reviews."
+        )
     if "McNemar p" in names:
         note += " McNemar's exact test is against the baseline, the first row: the largest p of the seeds."
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
@@ -185,6 +227,13 @@ def _cells(row: Row) -> dict[str, str]:
         "variant": row.variant,
         "seeds": str(row.seeds),
         "validation": _with_sd(row.validation_mean, row.validation_sd),
+        "loss": "" if row.validation_loss is None else f"{row.validation_loss:.4f}",
+        "loss, minus the config's": _with_interval(
+            row.loss_difference, row.loss_difference_low, row.loss_difference_high
+        ),
+        "validation, minus the config's": _with_interval(
+            row.accuracy_difference, row.accuracy_difference_low, row.accuracy_difference_high
+        ),
         "test": _with_sd(row.test_mean, row.test_sd),
         "95% interval": interval,
         "minus baseline": "" if row.minus_baseline is None else f"{row.minus_baseline:+.4f}",
@@ -203,6 +252,10 @@ def _with_sd(mean: float | None, sd: float | None) -> str:
     if mean is None:
         return ""
     return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def _gigabytes(value: int | None) -> str:

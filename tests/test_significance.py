@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bahdanau_jax.significance import bootstrap_interval, mcnemar, spread
+from bahdanau_jax.significance import bootstrap_interval, mcnemar, mean_interval, spread
 
 
 def test_the_interval_is_that_of_drawn_reviews():
@@ -33,6 +33,21 @@ def test_the_interval_of_seeds_draws_a_review_with_all_its_answers():
     # The same answers thrice are no more reviews than once.
     same = np.stack([correct[0]] * 3)
     assert bootstrap_interval(same) == pytest.approx(bootstrap_interval(correct[0]), abs=0.006)
+
+
+def test_the_interval_of_a_mean_is_scipy_s_and_the_accuracy_s():
+    rng = np.random.default_rng(1)
+    values = rng.gamma(0.5, size=300)
+    theirs = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    ours = mean_interval(values, resamples=20_000)
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.01)
+    correct = rng.random((3, 200)) < 0.8
+    assert mean_interval(correct) == pytest.approx(bootstrap_interval(correct), abs=0.006)
+    assert mean_interval(correct) == mean_interval(correct.mean(0))  # a review with all its answers
+    with pytest.raises(ValueError, match="at least one review"):
+        mean_interval(np.zeros((2, 0)))
 
 
 def test_a_test_split_of_imdb_s_size_by_the_normal_approximation():

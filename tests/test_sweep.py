@@ -10,7 +10,7 @@ import pytest
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.predictions import write_predictions
-from bahdanau_jax.significance import bootstrap_interval, mcnemar
+from bahdanau_jax.significance import bootstrap_interval, mcnemar, mean_interval
 from bahdanau_jax.sources import Examples
 from bahdanau_jax.workdir import open_workdir, validate_config, write_json
 from experiments import ablation, run, sweep, sweep_table
@@ -31,7 +31,8 @@ def write_finished(workdir, correct, *, seconds=10.0, memory=2_000_000_000, labe
     labels = np.array(labels, np.int32)
     examples = Examples(["x"] * len(labels), labels, [f"test/{i}" for i in range(len(labels))])
     logits = np.where(np.asarray(correct, bool) == (labels == 1), 2.0, -2.0)[:, None]
-    write_predictions(workdir / "predictions.jsonl", {"test": (examples, logits)})
+    both = {split: (examples, logits) for split in ("validation", "test")}
+    write_predictions(workdir / "predictions.jsonl", both)
     accuracy = float(np.mean(correct))
     result = {
         "splits": {"validation": {"accuracy": accuracy / 2}, "test": {"accuracy": accuracy}},
@@ -84,6 +85,32 @@ def test_a_row_sums_up_its_seeds(tmp_path):
     assert row.made == "A Processor, 2 cores, commit 0123456, 2026-11-24"
 
 
+def test_a_variant_is_paired_with_its_config_seed_by_seed(tmp_path):
+    rng = np.random.default_rng(0)
+    right, wrong = np.log1p(np.exp(-2.0)), np.log1p(np.exp(2.0))
+    config, variant = rng.random((2, 3, 20)) < 0.7
+    unchanged = {seed: finished(tmp_path, x) for seed, x in enumerate(config)}
+    runs = {seed: finished(tmp_path, x) for seed, x in enumerate(variant)}
+    row = sweep_table.make_row("a", "b", runs, unchanged=unchanged)
+    difference = 1.0 * variant - config
+    assert row.validation_loss == pytest.approx(np.where(variant, right, wrong).mean(), abs=1e-6)
+    assert row.accuracy_difference == pytest.approx(difference.mean())
+    assert row.loss_difference == pytest.approx((right - wrong) * difference.mean(), abs=1e-6)
+    low, high = mean_interval(difference)
+    assert (row.accuracy_difference_low, row.accuracy_difference_high) == (low, high)
+    # With two outcomes a review, the loss's draws are the accuracy's, mirrored and scaled.
+    ends = ((right - wrong) * high, (right - wrong) * low)
+    assert (row.loss_difference_low, row.loss_difference_high) == pytest.approx(ends, abs=1e-6)
+    text = f"{row.accuracy_difference:+.4f} ({low:+.4f} to {high:+.4f})"
+    assert text in sweep_table.to_markdown([row])
+    # Only seeds that both have, on the same reviews; the config itself has nothing to be compared with.
+    one = sweep_table.make_row("a", "b", runs, unchanged={1: unchanged[1], 2: "not finished yet"})
+    assert one.accuracy_difference == pytest.approx(difference[1].mean())
+    other = {0: finished(tmp_path, config[0], labels=1 - LABELS)}
+    assert sweep_table.make_row("a", "b", runs, unchanged=other).loss_difference is None
+    assert "minus" not in sweep_table.to_markdown([sweep_table.make_row("a", "", unchanged)])
+
+
 def test_seeds_tested_on_other_reviews_are_not_paired(tmp_path):
     """Made-up reviews differ from seed to seed: their intervals draw from all of them."""
     correct = np.arange(20) < 15
@@ -102,7 +129,7 @@ def test_what_has_not_finished_is_a_remark(tmp_path):
     nothing = sweep_table.make_row("a", "b", {0: "failed: a | b\nc"})
     assert (nothing.seeds, nothing.test_mean) == (0, None)
     markdown = sweep_table.to_markdown([row, nothing], about="how")
-    assert markdown.startswith("how\n\n| config | variant | seeds | validation | test |")
+    assert markdown.startswith("how\n\n| config | variant | seeds | validation | loss | test |")
     assert "| 1.0000 |" in markdown and "a \\| b c |" in markdown
     assert "McNemar" not in markdown  # no baseline
     table = [line for line in markdown.splitlines() if line.startswith("|")]
