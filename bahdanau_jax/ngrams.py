@@ -111,10 +111,12 @@ def distinct_rows(
 
 
 class NgramClassifier(nnx.Module):
-    """A linear model of which n-grams occur in a text: logits = bias + the sum of their weights.
+    """A linear model of which n-grams occur in a text, whatever its length: each text has norm 1.
 
-    The weights are not trained by gradient descent: `nb_svm.fit_ngrams` finds them before the
-    first step.
+    logits = bias + (the sum of the n-grams' weights) / (the root of the sum of their squared scales). A
+    scale of 0 stands for an n-gram that the model does not know; its weight is 0, too.
+
+    Neither is trained by gradient descent: `nb_svm.fit_ngrams` finds them before the first step.
 
     Args:
       n: the longest n-gram.
@@ -132,6 +134,7 @@ class NgramClassifier(nnx.Module):
         outputs = 1 if num_classes == 2 else num_classes
         self.n, self.rows = n, rows
         self.weights = Fixed(jnp.zeros((rows, outputs)))
+        self.squared_scales = Fixed(jnp.zeros(rows))
         self.bias = Fixed(jnp.zeros(outputs))
 
     def __call__(
@@ -139,5 +142,8 @@ class NgramClassifier(nnx.Module):
     ) -> Float[Array, "batch outputs"]:
         """Float32 logits [batch, 1 or num_classes]."""
         found = distinct_rows(ids, mask, n=self.n, rows=self.rows)
-        weights = self.weights[...][jnp.maximum(found, 0)]  # [batch, n*time, outputs]
-        return jnp.sum(jnp.where((found >= 0)[:, :, None], weights, 0), axis=1) + self.bias[...]
+        occurs, found = found >= 0, jnp.maximum(found, 0)
+        weights = jnp.where(occurs[:, :, None], self.weights[...][found], 0)
+        squared = jnp.sum(jnp.where(occurs, self.squared_scales[...][found], 0), axis=1)
+        norm = jnp.sqrt(jnp.where(squared > 0, squared, 1))  # [batch]
+        return jnp.sum(weights, axis=1) / norm[:, None] + self.bias[...]

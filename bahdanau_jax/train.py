@@ -141,7 +141,7 @@ def fit_linear(
         rows=model.ngrams.rows,
         outputs=model.ngrams.bias.shape[0],
     )
-    for name, values in zip(("weights", "bias"), fitted, strict=True):
+    for name, values in fitted._asdict().items():
         variable = state["ngrams"][name]
         variable[...] = jax.device_put(values, variable[...].sharding)
 

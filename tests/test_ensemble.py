@@ -97,7 +97,7 @@ def test_one_member_alone_is_the_classifier_itself():
 def test_what_was_fitted_counts_as_parameters():
     model = make(members=1, ngram_rows=1000)
     alone = AttentionClassifier(50, 2, **SIZES, **PARTS, rngs=nnx.Rngs(0))
-    assert parameter_count(model) == parameter_count(alone) + 1001
+    assert parameter_count(model) == parameter_count(alone) + 2001  # weights, scales and a bias
 
 
 def test_gradients_reach_what_each_member_reads():

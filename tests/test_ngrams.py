@@ -77,6 +77,11 @@ def make_texts(classes, seed=0):
     return [x.astype(np.int32) for x in ids], labels
 
 
+def put(model, fitted):
+    for name, values in fitted._asdict().items():
+        getattr(model, name)[...] = jnp.array(values)
+
+
 def batches_of(ids, labels):
     return eval_batches(ids, labels, batch_size=64, bucket_lengths=[8, 16])
 
@@ -85,9 +90,8 @@ def batches_of(ids, labels):
 def test_what_is_fitted_tells_the_classes_apart(classes):
     ids, labels = make_texts(classes)
     outputs = 1 if classes == 2 else classes
-    fitted = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, outputs=outputs)
     model = NgramClassifier(n=2, rows=ROWS, num_classes=classes)
-    model.weights[...], model.bias[...] = map(jnp.array, fitted)
+    put(model, fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, outputs=outputs))
     assert not nnx.state(model, nnx.Param)  # nothing for the optimizer
     other, other_labels = make_texts(classes, seed=1)
     right = 0
@@ -98,28 +102,56 @@ def test_what_is_fitted_tells_the_classes_apart(classes):
     assert right > 190
 
 
-def test_it_is_the_baselines_model():
-    """The same words as text through CountVectorizer, as experiments/baseline.py has it."""
+def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words():
     from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
 
-    from experiments.baseline import Model, _times, log_count_ratio
+    from experiments.baseline import log_count_ratio
 
-    ids, labels = make_texts(2)
-    texts = [" ".join(map(str, x)) for x in ids]
+    (ids, labels), (other, _) = make_texts(2), make_texts(2, seed=1)
+    ids += [np.array([500], np.int32)]  # a text of which no n-gram is known
+    labels = np.append(labels, labels[0])
     vectorizer = CountVectorizer(
-        ngram_range=(1, 2), binary=True, tokenizer=str.split, token_pattern=None, dtype=np.float32
+        ngram_range=(1, 2), binary=True, min_df=3, tokenizer=str.split, token_pattern=None
     )
-    occurs = csr_array(vectorizer.fit_transform(texts))
+    texts = [[" ".join(map(str, x)) for x in several] for several in (ids, other)]
+    occurs = csr_array(vectorizer.fit_transform(texts[0]))
+    idf = np.log(len(ids) / occurs.sum(axis=0))
     ratio = log_count_ratio(occurs, labels, 1.0)
-    solver = LogisticRegression(C=1.0, solver="liblinear", dual=True, max_iter=1_000)
-    want = Model([ratio], [solver.fit(_times(occurs, ratio), labels)])(occurs)
+    ratio = np.sign(ratio) * np.sqrt(np.abs(ratio))
+
+    def features(counts):
+        return normalize(csr_array(counts.multiply(idf**2))).multiply(ratio)
+
+    solver = LogisticRegression(C=1_000.0, solver="liblinear", dual=True, max_iter=1_000)
+    solver.fit(csr_array(features(occurs)), labels)
+    held_out = csr_array(vectorizer.transform(texts[1]))
+    want = solver.decision_function(csr_array(features(held_out)))
 
     model = NgramClassifier(n=2, rows=ROWS)
-    fitted = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS)
-    model.weights[...], model.bias[...] = map(jnp.array, fitted)
+    put(model, fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS))
     got = np.zeros_like(want)
-    for batch in batches_of(ids, labels):
-        got[batch.rows[batch.real]] = np.asarray(model(jnp.array(batch.ids)))[batch.real]
+    for batch in batches_of(other, np.zeros(len(other), np.int32)):
+        got[batch.rows[batch.real]] = np.asarray(model(jnp.array(batch.ids)))[batch.real, 0]
     np.testing.assert_allclose(got, want, atol=0.01)  # the solver stops at a tolerance
+    assert np.abs(want).mean() > 1
+
+
+def test_a_text_of_unknown_ngrams_is_left_to_the_bias():
+    model = NgramClassifier(n=2, rows=ROWS)
+    put(model, fit_ngrams(batches_of(*make_texts(2)), n=2, rows=ROWS))
+    model.bias[...] = jnp.array([0.25])
+    assert model(jnp.array([[500, 501, 0], [0, 0, 0]])).tolist() == [[0.25], [0.25]]
+
+
+def test_the_length_of_a_text_does_not_matter_only_its_ngrams():
+    """Said twice, or among unknown words, it is as it was: with words alone no other n-gram comes in."""
+    model = NgramClassifier(n=1, rows=ROWS)
+    put(model, fit_ngrams(batches_of(*make_texts(2)), n=1, rows=ROWS))
+    logits = model(
+        jnp.array([[1, 2, 101, 0, 0, 0], [1, 2, 101, 101, 2, 1], [1, 700, 2, 101, 701, 0]])
+    )
+    np.testing.assert_allclose(logits, np.full((3, 1), logits[0, 0]), rtol=1e-6)
+    assert abs(logits[0, 0]) > 0.1
