@@ -1,17 +1,27 @@
 """NB-SVM over the n-grams that a model reads: the weights of its linear part, found before training."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax.batches import Batch
 from bahdanau_jax.ngrams import distinct_rows
+
+
+class Choice(NamedTuple):
+    """What suits one data set and not another: reviews of 240 words and sentences of 20."""
+
+    min_texts: int  # n-grams in fewer texts are left out
+    c: float  # the inverse of the squared weights' penalty
+
+
+CHOICES = [Choice(min_texts, c) for min_texts in (1, 3) for c in (10.0, 100.0, 1_000.0)]
 
 
 class Fitted(NamedTuple):
@@ -28,64 +38,122 @@ def fit_ngrams(
     n: int,
     rows: int,
     outputs: int = 1,
-    min_texts: int = 3,
-    alpha: float = 1.0,
-    c: float = 1_000.0,
-) -> Fitted:
+    choices: Sequence[Choice] = CHOICES,
+) -> tuple[Fitted, Choice]:
     """NB-SVM (Wang and Manning 2012, ACL P12-2018), rare n-grams weighing more, each text of norm 1.
 
     An n-gram that occurs in a text has the value idf**2 / norm * sign(r) * sqrt(abs(r)), where idf is
     log(texts / texts that hold it), the norm that of all idf**2 of the text, and r the n-gram's naive-Bayes
     log-count ratio, log((p / |p|) / (q / |q|)): p counts the texts of a class that hold it and q the others,
-    both plus `alpha`. A logistic regression on these features, where they have an SVM, finds what each is
+    both plus 1. A logistic regression on these features, where they have an SVM, finds what each is
     multiplied by. Their features are r alone; what the rest is worth, and what else was tried, is in
     docs/accuracy.md.
+
+    Of several choices, that one is taken which has the least loss on a third of each class's texts when
+    fitted to the others; then all texts are fitted with it.
 
     Args:
       batches: all texts, once.
       n, rows: as of the NgramClassifier.
       outputs: 1 for two classes, else one per class.
-      min_texts: n-grams in fewer texts are left out.
-      alpha: added to every count.
-      c: the inverse of the squared weights' penalty.
+      choices: what to choose from.
+
+    Returns:
+      the variables, and the choice.
 
     Example:
       >>> from bahdanau_jax.batches import eval_batches
       >>> ids = [np.array([word]) for word in (5, 7, 5, 7)]
       >>> batches = eval_batches(ids, np.array([0, 1, 0, 1]), batch_size=4, bucket_lengths=[1])
-      >>> weights, squared_scales, bias = fit_ngrams(batches, n=1, rows=1000, min_texts=1)
-      >>> (weights != 0).sum().item(), bool(weights.max() == -weights.min())
+      >>> fitted, choice = fit_ngrams(batches, n=1, rows=1000, choices=[Choice(min_texts=1, c=10.0)])
+      >>> (fitted.weights != 0).sum().item(), bool(fitted.weights.max() == -fitted.weights.min())
       (2, True)
     """
     find = jax.jit(partial(distinct_rows, n=n, rows=rows))
-    columns, labels = [], []
+    of_row = {}  # by the text's place among all: batches have them by length
     for batch in batches:
-        found = np.asarray(find(batch.ids))[batch.real]
-        columns += [row[row >= 0] for row in found]
-        labels.append(batch.labels[batch.real])
-    labels = np.concatenate(labels)
-    texts = np.bincount(np.concatenate(columns), minlength=rows)  # that hold an n-gram of each row
-    known = texts >= min_texts
-    columns = [row[known[row]] for row in columns]
-    ends = np.cumsum([0, *map(len, columns)]).astype(np.int32)
-    column = np.concatenate(columns)
-    scale = np.where(known, np.log(len(labels) / np.maximum(texts, 1)) ** 2, 0)
-    text = np.repeat(np.arange(len(labels)), np.diff(ends))
-    squares = np.bincount(text, weights=scale[column] ** 2, minlength=len(labels))
-    norm = np.sqrt(np.where(squares > 0, squares, 1))[text]
+        found = np.asarray(find(batch.ids))
+        for i in np.flatnonzero(batch.real):
+            of_row[int(batch.rows[i])] = found[i][found[i] >= 0], batch.labels[i]
+    texts, labels = zip(*(of_row[row] for row in sorted(of_row)), strict=True)
+    labels = np.array(labels)
+    fit = partial(_fit, rows=rows, outputs=outputs)
+    if len(choices) == 1:
+        return fit(texts, labels, choice=choices[0]), choices[0]
+
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        held_out[np.flatnonzero(labels == label)[2::3]] = True
+    inside, outside = ([texts[i] for i in np.flatnonzero(x)] for x in (~held_out, held_out))
+
+    def loss(choice: Choice) -> float:
+        logits = _logits(fit(inside, labels[~held_out], choice=choice), outside)
+        is_class = np.stack(
+            [_is_class(labels[held_out], k, outputs) for k in range(outputs)], axis=1
+        )
+        return float(np.logaddexp(0, np.where(is_class, -logits, logits)).sum())
+
+    choice = min(choices, key=loss)
+    return fit(texts, labels, choice=choice), choice
+
+
+def _is_class(labels: Int[np.ndarray, "texts"], output: int, outputs: int) -> np.ndarray:
+    """Whether each text is of the class that an output stands for."""
+    return labels == (1 if outputs == 1 else output)
+
+
+def _joined(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of all texts behind one another, the text of each, and where each text ends."""
+    ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
+    return (
+        np.concatenate([np.zeros(0, np.int32), *texts]),
+        np.repeat(np.arange(len(texts)), np.diff(ends)),
+        ends,
+    )
+
+
+def _norms(squares: np.ndarray, text: np.ndarray, count: int) -> Float[np.ndarray, "count"]:
+    """Each text's norm; 1 where it has no n-gram that counts."""
+    norms = np.sqrt(np.bincount(text, weights=squares, minlength=count))
+    return np.where(norms > 0, norms, 1)
+
+
+def _fit(
+    texts: Sequence[np.ndarray],
+    labels: Int[np.ndarray, "texts"],
+    *,
+    rows: int,
+    outputs: int,
+    choice: Choice,
+) -> Fitted:
+    """Fits texts, each the distinct rows of its n-grams."""
+    holding = np.bincount(
+        _joined(texts)[0], minlength=rows
+    )  # texts that hold an n-gram of each row
+    known = holding >= choice.min_texts
+    column, text, ends = _joined([found[known[found]] for found in texts])
+    scale = np.where(known, np.log(len(labels) / np.maximum(holding, 1)) ** 2, 0)
+    norm = _norms(scale[column] ** 2, text, len(labels))[text]
     weights, bias = np.zeros((rows, outputs), np.float32), np.zeros(outputs, np.float32)
     for output in range(outputs):
-        is_class = labels == (1 if outputs == 1 else output)
+        is_class = _is_class(labels, output, outputs)
         inside = is_class[text]
-        p, q = (alpha + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
+        p, q = (1 + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
         ratio = np.log(p / p[known].sum()) - np.log(q / q[known].sum())
-        ratio = np.sign(ratio) * np.sqrt(np.abs(ratio))
-        values = (scale * ratio)[column] / norm
-        features = csr_array((values, column, ends), (len(labels), rows))
+        factor = scale * np.sign(ratio) * np.sqrt(np.abs(ratio))
+        features = csr_array((factor[column] / norm, column, ends), (len(labels), rows))
         solver = LogisticRegression(
-            C=c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
+            C=choice.c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
         solver.fit(features, is_class)
-        weights[:, output] = solver.coef_[0] * ratio * scale
+        weights[:, output] = solver.coef_[0] * factor
         bias[output] = np.asarray(solver.intercept_)[0]
     return Fitted(weights, (scale**2).astype(np.float32), bias)
+
+
+def _logits(fitted: Fitted, texts: Sequence[np.ndarray]) -> Float[np.ndarray, "texts outputs"]:
+    """What the NgramClassifier says of texts, each the distinct rows of its n-grams."""
+    column, text, _ = _joined(texts)
+    norm = _norms(fitted.squared_scales[column], text, len(texts))
+    sums = [np.bincount(text, weights=w[column], minlength=len(texts)) for w in fitted.weights.T]
+    return np.stack(sums, axis=1) / norm[:, None] + fitted.bias

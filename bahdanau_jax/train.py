@@ -127,15 +127,16 @@ def fit_linear(
     ids: Sequence[np.ndarray],
     labels: np.ndarray,
     config: ConfigDict,
-) -> None:
-    """Fits the ensemble's linear model of n-grams, if it has one, and puts it into the state."""
+) -> str | None:
+    """Fits the ensemble's linear model of n-grams, if it has one, and puts it into the state; says how."""
     if model.ngrams is None:
-        return
+        return None
     # Imported here: scikit-learn takes a second, which other runs need not wait for.
     from bahdanau_jax.nb_svm import fit_ngrams
 
     sizes = dict(batch_size=config.batch_size, bucket_lengths=config.bucket_lengths)
-    fitted = fit_ngrams(
+    begun = time.monotonic()
+    fitted, choice = fit_ngrams(
         eval_batches(ids, labels, **sizes),
         n=model.ngrams.n,
         rows=model.ngrams.rows,
@@ -144,6 +145,10 @@ def fit_linear(
     for name, values in fitted._asdict().items():
         variable = state["ngrams"][name]
         variable[...] = jax.device_put(values, variable[...].sharding)
+    return (
+        f"linear model: {np.count_nonzero(fitted.squared_scales):,} rows of n-grams in at least "
+        f"{choice.min_texts} texts, C {choice.c:g}; fitted in {time.monotonic() - begun:.1f} s"
+    )
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
@@ -262,9 +267,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             progress = Progress.from_json(measured, f"{workdir}/checkpoints/{step}")
         clock, pending = progress.clock, progress.pending
 
+        linear = None
         if isinstance(model, Ensemble) and restored is None:
             # By true labels alone: by soft ones too it was worse, also for the ensemble.
-            fit_linear(state[0], model, ids["train"][: len(labelled)], labelled.labels, config)
+            linear = fit_linear(
+                state[0], model, ids["train"][: len(labelled)], labelled.labels, config
+            )
 
         recorder = Silent()
         if first:
@@ -293,6 +301,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         )
         for notice in checkpoints.notices:
             recorder.note(f"warning: {notice}")
+        if linear:
+            recorder.note(linear)
         if step:
             recorder.note(f"resumed from the checkpoint of step {step} of {total_steps}")
 

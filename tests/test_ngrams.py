@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahdanau_jax.batches import eval_batches
-from bahdanau_jax.nb_svm import fit_ngrams
+from bahdanau_jax.nb_svm import CHOICES, Choice, _logits, fit_ngrams
 from bahdanau_jax.ngrams import NgramClassifier, NgramEmbedding, distinct_rows, ngram_rows
 
 ROWS = 2**20  # few words: no two n-grams share a row
@@ -77,7 +77,11 @@ def make_texts(classes, seed=0):
     return [x.astype(np.int32) for x in ids], labels
 
 
-def put(model, fitted):
+AS_IMDB = Choice(min_texts=3, c=1_000.0)
+
+
+def put(model, found):
+    fitted, _ = found
     for name, values in fitted._asdict().items():
         getattr(model, name)[...] = jnp.array(values)
 
@@ -123,7 +127,7 @@ def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words():
     ratio = np.sign(ratio) * np.sqrt(np.abs(ratio))
 
     def features(counts):
-        return normalize(csr_array(counts.multiply(idf**2))).multiply(ratio)
+        return csr_array(normalize(csr_array(counts.multiply(idf**2)))).multiply(ratio)
 
     solver = LogisticRegression(C=1_000.0, solver="liblinear", dual=True, max_iter=1_000)
     solver.fit(csr_array(features(occurs)), labels)
@@ -131,12 +135,53 @@ def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words():
     want = solver.decision_function(csr_array(features(held_out)))
 
     model = NgramClassifier(n=2, rows=ROWS)
-    put(model, fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS))
+    put(model, fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, choices=[AS_IMDB]))
     got = np.zeros_like(want)
     for batch in batches_of(other, np.zeros(len(other), np.int32)):
         got[batch.rows[batch.real]] = np.asarray(model(jnp.array(batch.ids)))[batch.real, 0]
     np.testing.assert_allclose(got, want, atol=0.01)  # the solver stops at a tolerance
     assert np.abs(want).mean() > 1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_choice_has_the_least_loss_on_the_third_held_out(classes):
+    ids, labels = make_texts(classes)
+    rng = np.random.default_rng(2)
+    labels = np.where(rng.random(len(labels)) < 0.2, rng.integers(0, classes, len(labels)), labels)
+    outputs = 1 if classes == 2 else classes
+    options = dict(n=2, rows=ROWS, outputs=outputs)
+    held = np.concatenate([np.flatnonzero(labels == k)[2::3] for k in range(classes)])
+    inside = np.setdiff1d(np.arange(len(labels)), held)
+    losses = []
+    for choice in CHOICES:
+        part = batches_of([ids[i] for i in inside], labels[inside])
+        model = NgramClassifier(n=2, rows=ROWS, num_classes=classes)
+        found = fit_ngrams(part, **options, choices=[choice])
+        put(model, found)
+        total = 0.0
+        for batch in batches_of([ids[i] for i in held], labels[held]):
+            logits = np.asarray(model(jnp.array(batch.ids)))[batch.real].astype(float)
+            rows = [
+                np.unique(x[x >= 0]) for x in np.asarray(distinct_rows(batch.ids, n=2, rows=ROWS))
+            ]
+            mine = _logits(found[0], rows)[batch.real]
+            np.testing.assert_allclose(mine, logits, atol=1e-4)
+            targets = np.eye(classes)[batch.labels[batch.real]]
+            targets = targets[:, 1:] if classes == 2 else targets
+            p = 1 / (1 + np.exp(-logits))
+            total -= (targets * np.log(p) + (1 - targets) * np.log(1 - p)).sum()
+        losses.append(total)
+    fitted, choice = fit_ngrams(batches_of(ids, labels), **options)
+    assert choice == CHOICES[int(np.argmin(losses))]
+    again, _ = fit_ngrams(batches_of(ids, labels), **options, choices=[choice])
+    np.testing.assert_array_equal(fitted.weights, again.weights)
+
+
+def test_a_class_of_one_text_is_not_held_out():
+    ids, labels = make_texts(2)
+    ids, labels = [*ids, np.array([900], np.int32)], np.append(labels, 2).astype(np.int32)
+    fitted, _ = fit_ngrams(batches_of(ids, labels), n=1, rows=ROWS, outputs=3)
+    assert np.isfinite(fitted.weights).all()
 
 
 def test_a_text_of_unknown_ngrams_is_left_to_the_bias():
