@@ -102,14 +102,10 @@ def _is_class(labels: Int[np.ndarray, "texts"], output: int, outputs: int) -> np
     return labels == (1 if outputs == 1 else output)
 
 
-def _joined(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows of all texts behind one another, the text of each, and where each text ends."""
-    ends = np.cumsum([0, *map(len, texts)]).astype(np.int32)
-    return (
-        np.concatenate([np.zeros(0, np.int32), *texts]),
-        np.repeat(np.arange(len(texts)), np.diff(ends)),
-        ends,
-    )
+def _joined(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of all texts behind one another, and which text each is of."""
+    text = np.repeat(np.arange(len(texts)), [len(found) for found in texts])
+    return np.concatenate(texts), text
 
 
 def _norms(squares: np.ndarray, text: np.ndarray, count: int) -> Float[np.ndarray, "count"]:
@@ -127,11 +123,11 @@ def _fit(
     choice: Choice,
 ) -> Fitted:
     """Fits texts, each the distinct rows of its n-grams."""
-    holding = np.bincount(
-        _joined(texts)[0], minlength=rows
-    )  # texts that hold an n-gram of each row
+    column, text = _joined(texts)
+    holding = np.bincount(column, minlength=rows)  # texts that hold an n-gram of each row
     known = holding >= choice.min_texts
-    column, text, ends = _joined([found[known[found]] for found in texts])
+    column, text = column[known[column]], text[known[column]]
+    ends = np.searchsorted(text, np.arange(len(texts) + 1)).astype(np.int32)
     scale = np.where(known, np.log(len(labels) / np.maximum(holding, 1)) ** 2, 0)
     norm = _norms(scale[column] ** 2, text, len(labels))[text]
     weights, bias = np.zeros((rows, outputs), np.float32), np.zeros(outputs, np.float32)
@@ -153,7 +149,7 @@ def _fit(
 
 def _logits(fitted: Fitted, texts: Sequence[np.ndarray]) -> Float[np.ndarray, "texts outputs"]:
     """What the NgramClassifier says of texts, each the distinct rows of its n-grams."""
-    column, text, _ = _joined(texts)
+    column, text = _joined(texts)
     norm = _norms(fitted.squared_scales[column], text, len(texts))
     sums = [np.bincount(text, weights=w[column], minlength=len(texts)) for w in fitted.weights.T]
     return np.stack(sums, axis=1) / norm[:, None] + fitted.bias
