@@ -1,6 +1,7 @@
 """NB-SVM over the n-grams that a model reads: the weights of its linear part, found before training."""
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
+from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax.batches import Batch
@@ -38,6 +41,7 @@ def fit_ngrams(
     n: int,
     rows: int,
     outputs: int = 1,
+    unlabelled: Iterable[Batch] = (),
     choices: Sequence[Choice] = CHOICES,
 ) -> tuple[Fitted, Choice]:
     """NB-SVM (Wang and Manning 2012, ACL P12-2018), rare n-grams weighing more, each text of norm 1.
@@ -50,12 +54,16 @@ def fit_ngrams(
     docs/accuracy.md.
 
     Of several choices, that one is taken which has the least loss on a third of each class's texts when
-    fitted to the others; then all texts are fitted with it.
+    fitted to the others; then all texts are fitted with it. Texts without labels are counted after that, in
+    p by the probability that they are of the class and in q by the rest, as the model says that was fitted
+    without them; then it is fitted anew. What they tell is which class an n-gram is more frequent in; the
+    regression sees labelled texts alone.
 
     Args:
       batches: all texts, once.
       n, rows: as of the NgramClassifier.
       outputs: 1 for two classes, else one per class.
+      unlabelled: texts whose labels do not matter.
       choices: what to choose from.
 
     Returns:
@@ -70,21 +78,41 @@ def fit_ngrams(
       (2, True)
     """
     find = jax.jit(partial(distinct_rows, n=n, rows=rows))
-    of_row = {}  # by the text's place among all: batches have them by length
+    texts, labels = _read(batches, find)
+    fit = partial(_fit, rows=rows, outputs=outputs)
+    choice = choices[0] if len(choices) == 1 else _choose(texts, labels, outputs, fit, choices)
+    fitted = fit(texts, labels, choice=choice)
+    others, _ = _read(unlabelled, find)
+    if others:
+        fitted = fit(texts, labels, choice=choice, others=_soft_counts(fitted, others))
+    return fitted, choice
+
+
+def _read(batches: Iterable[Batch], find: Callable) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each text's distinct rows, and the labels, in the texts' own order: batches have them by length."""
+    of_row = {}
     for batch in batches:
         found = np.asarray(find(batch.ids))
         for i in np.flatnonzero(batch.real):
             of_row[int(batch.rows[i])] = found[i][found[i] >= 0], batch.labels[i]
-    texts, labels = zip(*(of_row[row] for row in sorted(of_row)), strict=True)
-    labels = np.array(labels)
-    fit = partial(_fit, rows=rows, outputs=outputs)
-    if len(choices) == 1:
-        return fit(texts, labels, choice=choices[0]), choices[0]
+    ordered = [of_row[row] for row in sorted(of_row)]
+    return [found for found, _ in ordered], np.array([label for _, label in ordered])
 
+
+def _choose(
+    texts: Sequence[np.ndarray],
+    labels: Int[np.ndarray, "texts"],
+    outputs: int,
+    fit: Callable[..., Fitted],
+    choices: Sequence[Choice],
+) -> Choice:
+    """The choice that has the least loss on a third of each class."""
     held_out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         held_out[np.flatnonzero(labels == label)[2::3]] = True
-    inside, outside = ([texts[i] for i in np.flatnonzero(x)] for x in (~held_out, held_out))
+    inside, outside = (
+        [texts[i] for i in np.flatnonzero(x).tolist()] for x in (~held_out, held_out)
+    )
 
     def loss(choice: Choice) -> float:
         logits = _logits(fit(inside, labels[~held_out], choice=choice), outside)
@@ -93,8 +121,23 @@ def fit_ngrams(
         )
         return float(np.logaddexp(0, np.where(is_class, -logits, logits)).sum())
 
-    choice = min(choices, key=loss)
-    return fit(texts, labels, choice=choice), choice
+    return min(choices, key=loss)
+
+
+def _soft_counts(
+    fitted: Fitted, texts: Sequence[np.ndarray]
+) -> tuple[Float[np.ndarray, "outputs rows"], Float[np.ndarray, "rows"]]:
+    """By row, the sum of the probabilities of the texts that hold it, for each output; and their number."""
+    rows, outputs = fitted.weights.shape
+    soft, holding = np.zeros((outputs, rows), np.float32), np.zeros(rows, np.float32)
+    for start in range(0, len(texts), 2_000):  # the rows of all texts at once would be a gigabyte
+        part = texts[start : start + 2_000]
+        probabilities = expit(_logits(fitted, part))
+        column, text = _joined(part)
+        holding += np.bincount(column, minlength=rows)
+        for output in range(outputs):
+            soft[output] += np.bincount(column, probabilities[text, output], minlength=rows)
+    return soft, holding
 
 
 def _is_class(labels: Int[np.ndarray, "texts"], output: int, outputs: int) -> np.ndarray:
@@ -121,8 +164,9 @@ def _fit(
     rows: int,
     outputs: int,
     choice: Choice,
+    others: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Fitted:
-    """Fits texts, each the distinct rows of its n-grams."""
+    """Fits texts, each the distinct rows of its n-grams; `others` is what `_soft_counts` returns."""
     column, text = _joined(texts)
     holding = np.bincount(column, minlength=rows)  # texts that hold an n-gram of each row
     known = holding >= choice.min_texts
@@ -134,14 +178,20 @@ def _fit(
     for output in range(outputs):
         is_class = _is_class(labels, output, outputs)
         inside = is_class[text]
-        p, q = (1 + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
+        p, q = (1.0 + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
+        if others is not None:
+            soft, number = others[0][output], others[1]
+            p, q = p + soft, q + (number - soft)
         ratio = np.log(p / p[known].sum()) - np.log(q / q[known].sum())
         factor = scale * np.sign(ratio) * np.sqrt(np.abs(ratio))
         features = csr_array((factor[column] / norm, column, ends), (len(labels), rows))
         solver = LogisticRegression(
             C=choice.c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
-        solver.fit(features, is_class)
+        with warnings.catch_warnings():
+            # A large C on few texts can stop early; the held-out loss judges it like any other.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            solver.fit(features, is_class)
         weights[:, output] = solver.coef_[0] * factor
         bias[output] = np.asarray(solver.intercept_)[0]
     return Fitted(weights, (scale**2).astype(np.float32), bias)

@@ -47,7 +47,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
         # Data: texts, then ids.
         dataset = read_dataset(config.data, config.seed)
-        unlabelled = unlabelled_texts(dataset) if config.unlabelled else []
+        unlabelled = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
         texts = [*dataset.train.texts, *unlabelled]
         vocabulary = Vocabulary.build(texts, size=config.vocab_size, marks=config.marks)
         write_json(

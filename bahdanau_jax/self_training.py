@@ -17,10 +17,21 @@ from bahdanau_jax.workdir import read_json, write_json
 _AT_A_TIME = 5_000  # texts, so that their attention weights are not all held at once
 
 
-def unlabelled_texts(dataset: Dataset) -> list[str]:
-    """The texts without labels, but for copies of validation's, by which models are chosen."""
+def unlabelled_texts(dataset: Dataset, field: str) -> list[str]:
+    """The texts without labels, but for copies of validation's, by which models are chosen.
+
+    Args:
+      dataset: of which.
+      field: of the config, that asks for them.
+
+    Raises:
+      InputError: there are none.
+    """
     held_out = set(dataset.validation.texts)
-    return [text for text in dataset.read_unlabelled() if text not in held_out]
+    texts = [text for text in dataset.read_unlabelled() if text not in held_out]
+    if not texts:
+        raise InputError(f"{field}: {dataset.name} has no texts without labels")
+    return texts
 
 
 def with_soft_labels(dataset: Dataset, teacher: str | Path, file: Path) -> Dataset:
@@ -38,9 +49,7 @@ def with_soft_labels(dataset: Dataset, teacher: str | Path, file: Path) -> Datas
         raise InputError(
             f"config.teacher is for two classes; {dataset.name} has {len(dataset.label_names)}"
         )
-    texts = unlabelled_texts(dataset)
-    if not texts:
-        raise InputError(f"config.teacher: {dataset.name} has no texts without labels")
+    texts = unlabelled_texts(dataset, "config.teacher")
     kept = read_json(file) if file.exists() else {}
     if not isinstance(kept, dict):
         raise InputError(f"{file} is damaged: expected a teacher and its probabilities")

@@ -46,7 +46,7 @@ from bahdanau_jax.pretrained import read_vocabulary, start_from
 from bahdanau_jax.progress import Progress
 from bahdanau_jax.recorder import Recorder, Silent
 from bahdanau_jax.recurrence import kernel_obstacle
-from bahdanau_jax.self_training import with_soft_labels
+from bahdanau_jax.self_training import unlabelled_texts, with_soft_labels
 from bahdanau_jax.significance import bootstrap_interval
 from bahdanau_jax.steps import (
     CompiledAhead,
@@ -126,6 +126,7 @@ def fit_linear(
     model: Ensemble,
     ids: Sequence[np.ndarray],
     labels: np.ndarray,
+    unlabelled: Sequence[np.ndarray],
     config: ConfigDict,
 ) -> str | None:
     """Fits the ensemble's linear model of n-grams, if it has one, and puts it into the state; says how."""
@@ -141,13 +142,18 @@ def fit_linear(
         n=model.ngrams.n,
         rows=model.ngrams.rows,
         outputs=model.ngrams.bias.shape[0],
+        unlabelled=eval_batches(unlabelled, np.zeros(len(unlabelled), np.int32), **sizes)
+        if len(unlabelled)
+        else (),
     )
     for name, values in fitted._asdict().items():
         variable = state["ngrams"][name]
         variable[...] = jax.device_put(values, variable[...].sharding)
     return (
         f"linear model: {np.count_nonzero(fitted.squared_scales):,} rows of n-grams in at least "
-        f"{choice.min_texts} texts, C {choice.c:g}; fitted in {time.monotonic() - begun:.1f} s"
+        f"{choice.min_texts} texts, C {choice.c:g}"
+        + (f", counted in {len(unlabelled):,} texts without labels too" if len(unlabelled) else "")
+        + f"; fitted in {time.monotonic() - begun:.1f} s"
     )
 
 
@@ -270,8 +276,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         linear = None
         if isinstance(model, Ensemble) and restored is None:
             # By true labels alone: by soft ones too it was worse, also for the ensemble.
+            others = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
             linear = fit_linear(
-                state[0], model, ids["train"][: len(labelled)], labelled.labels, config
+                state[0],
+                model,
+                ids["train"][: len(labelled)],
+                labelled.labels,
+                vocabulary.gather(others, workdir).last(config.max_length),
+                config,
             )
 
         recorder = Silent()

@@ -73,16 +73,14 @@ _OTHER = (
 _PLAIN = (bool, int, float, str, tuple, list, type(None))  # what a JSON file can hold
 # What is written before the first step.
 _BEFORE_TRAINING = {"config.json", "data.json", "soft_labels.json", "vocabulary.json"}
-# All fields of a config that learns word vectors; a classifier's has none of the last five.
+# All fields of a config that learns word vectors.
 _OF_WORD_VECTORS = {
     "seed", "data.source", "data.name", "data.data_dir", "data.path", "data.validation_path",
     "data.test_path", "data.text", "data.label", "data.validation_size", "data.train_size",
     "data.test_size", "vocab_size", "marks", "epochs", "model.embedding_features",
     "task", "unlabelled", "model.window", "model.negatives", "model.subsample",
 }  # fmt: skip
-_NOT_OF_CLASSIFIERS = {
-    "task", "unlabelled", "model.window", "model.negatives", "model.subsample",
-}  # fmt: skip
+_NOT_OF_CLASSIFIERS = {"task", "model.window", "model.negatives", "model.subsample"}
 _LARGEST = 2**31 - 1  # what int32 holds, in which lengths, ids and seeds are kept
 
 
@@ -137,6 +135,11 @@ def validate_config(config: ConfigDict) -> None:
     if flat.get("teacher") and flat.get("class_weights"):
         raise InputError(
             "config.class_weights is True; expected False with config.teacher: its labels are soft"
+        )
+    if flat["unlabelled"] and not flat.get("model.ngrams", 1):
+        raise InputError(
+            "config.unlabelled is True; expected False with config.model.ngrams 0: only the linear model of "
+            "n-grams counts in texts without labels"
         )
     pooling = flat.get("model.pooling", POOLINGS)
     ok = isinstance(pooling, list | tuple) and len(pooling) > 0 and set(pooling) <= set(POOLINGS)

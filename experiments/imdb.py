@@ -55,6 +55,8 @@ def get_config() -> ConfigDict:
     config.init_from = ""
     # Folder of a run that labels the reviews without labels, which then are trained on too; "": none.
     config.teacher = ""
+    # Whether the linear model (`model.ngrams`) also counts n-grams in the reviews without labels.
+    config.unlabelled = False
 
     # Whether each class weighs the same in the networks' loss, however rare it is.
     config.class_weights = False

@@ -106,7 +106,8 @@ def test_what_is_fitted_tells_the_classes_apart(classes):
     assert right > 190
 
 
-def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words():
+@pytest.mark.parametrize("with_unlabelled", [False, True])
+def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words(with_unlabelled):
     from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -132,10 +133,21 @@ def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words():
     solver = LogisticRegression(C=1_000.0, solver="liblinear", dual=True, max_iter=1_000)
     solver.fit(csr_array(features(occurs)), labels)
     held_out = csr_array(vectorizer.transform(texts[1]))
-    want = solver.decision_function(csr_array(features(held_out)))
+    without = want = solver.decision_function(csr_array(features(held_out)))
+    unlabelled = ()
+    if with_unlabelled:  # the held-out texts themselves, which are counted by what was said of them
+        unlabelled = batches_of(other, np.zeros(len(other), np.int32))
+        p = occurs[labels == 1].sum(axis=0) + held_out.T @ (1 / (1 + np.exp(-without))) + 1
+        q = occurs[labels == 0].sum(axis=0) + held_out.T @ (1 / (1 + np.exp(without))) + 1
+        ratio = np.log(p / p.sum()) - np.log(q / q.sum())
+        ratio = np.sign(ratio) * np.sqrt(np.abs(ratio))
+        solver.fit(csr_array(features(occurs)), labels)
+        want = solver.decision_function(csr_array(features(held_out)))
+        assert np.abs(want - without).max() > 0.1
 
     model = NgramClassifier(n=2, rows=ROWS)
-    put(model, fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, choices=[AS_IMDB]))
+    options = dict(n=2, rows=ROWS, choices=[AS_IMDB])
+    put(model, fit_ngrams(batches_of(ids, labels), unlabelled=unlabelled, **options))
     got = np.zeros_like(want)
     for batch in batches_of(other, np.zeros(len(other), np.int32)):
         got[batch.rows[batch.real]] = np.asarray(model(jnp.array(batch.ids)))[batch.real, 0]

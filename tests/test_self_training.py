@@ -46,7 +46,7 @@ def test_copies_of_validation_texts_are_left_out():
     dataset = small_data()
     copy = dataset.validation.texts[3]
     with_copy = dataclasses.replace(dataset, read_unlabelled=lambda: ["one", copy, "two"])
-    assert self_training.unlabelled_texts(with_copy) == ["one", "two"]
+    assert self_training.unlabelled_texts(with_copy, "config.teacher") == ["one", "two"]
 
 
 def test_what_cannot_be_is_said_in_one_line(tiny_run, tmp_path):
@@ -57,7 +57,7 @@ def test_what_cannot_be_is_said_in_one_line(tiny_run, tmp_path):
     with pytest.raises(InputError, match="is for two classes; made_up has 3"):
         self_training.with_soft_labels(three, tiny_run, file)
     none = dataclasses.replace(dataset, read_unlabelled=list)
-    with pytest.raises(InputError, match="has no texts without labels"):
+    with pytest.raises(InputError, match="config.teacher: made_up has no texts without labels"):
         self_training.with_soft_labels(none, tiny_run, file)
 
 
@@ -90,7 +90,9 @@ def test_a_student_trains_on_all_of_them_and_goes_on(tiny_run, tmp_path, ngrams)
     config.model.ngrams, config.model.ngram_rows = ngrams, 256
     config.bucket_lengths = (64,)
     config.batch_size, config.epochs = 16, 1
-    config.teacher = str(tiny_run)
+    config.teacher, config.unlabelled = str(tiny_run), ngrams > 0
     result = train.train_and_evaluate(config, tmp_path / "run")
     assert result["splits"]["train"]["n"] == 90 and result["steps"] == 17  # of 270 in batches of 16
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert ("counted in 180 texts without labels too" in log) == (ngrams > 0)
     assert train.train_and_evaluate(config, tmp_path / "run") == result

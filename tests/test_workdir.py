@@ -366,3 +366,13 @@ def test_a_model_that_fits_into_no_memory_is_refused(field, value):
     config.model[field] = value
     with pytest.raises(InputError, match="would take|at most 1000"):
         validate_config(config)
+
+
+def test_only_the_linear_model_counts_in_texts_without_labels():
+    config = imdb.get_config()
+    config.unlabelled = True
+    with pytest.raises(InputError) as error:
+        validate_config(config)
+    assert "config.unlabelled is True; expected False with config.model.ngrams 0" in one_line(error)
+    config.model.ngrams = 2
+    validate_config(config)
