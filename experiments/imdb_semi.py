@@ -24,5 +24,5 @@ def get_config() -> ConfigDict:
     config = imdb_best.get_config()
     config.init_from = "runs/imdb_vectors"
     config.epochs = 4
-    config.model.ngram_share = 0.6
+    config.unlabelled = True
     return config
