@@ -20,9 +20,11 @@ from experiments import imdb_best
 
 
 def get_config() -> ConfigDict:
-    """Returns `imdb_best.py`'s config with other word vectors and an epoch more."""
+    """Returns `imdb_best.py`'s config with more of everything: texts, epochs, words in a row."""
     config = imdb_best.get_config()
     config.init_from = "runs/imdb_vectors"
     config.epochs = 4
     config.unlabelled = True
+    config.model.ngrams = 4
+    config.model.ngram_rows = 2**25
     return config
