@@ -169,22 +169,28 @@ def _fit(
     """Fits texts, each the distinct rows of its n-grams; `others` is what `_soft_counts` returns."""
     column, text = _joined(texts)
     holding = np.bincount(column, minlength=rows)  # texts that hold an n-gram of each row
-    known = holding >= choice.min_texts
-    column, text = column[known[column]], text[known[column]]
+    # Far fewer rows than the table has; all that follows is about these.
+    known = np.flatnonzero(holding >= choice.min_texts)
+    place = np.full(rows, -1, np.int32)
+    place[known] = np.arange(len(known))
+    column = place[column]
+    column, text = column[column >= 0], text[column >= 0]
     ends = np.searchsorted(text, np.arange(len(texts) + 1)).astype(np.int32)
-    scale = np.where(known, np.log(len(labels) / np.maximum(holding, 1)) ** 2, 0)
+    scale = np.log(len(labels) / holding[known]) ** 2
     norm = _norms(scale[column] ** 2, text, len(labels))[text]
     weights, bias = np.zeros((rows, outputs), np.float32), np.zeros(outputs, np.float32)
+    squared_scales = np.zeros(rows, np.float32)
+    squared_scales[known] = scale**2
     for output in range(outputs):
         is_class = _is_class(labels, output, outputs)
         inside = is_class[text]
-        p, q = (1.0 + np.bincount(column[x], minlength=rows) for x in (inside, ~inside))
+        p, q = (1.0 + np.bincount(column[x], minlength=len(known)) for x in (inside, ~inside))
         if others is not None:
-            soft, number = others[0][output], others[1]
+            soft, number = others[0][output, known], others[1][known]
             p, q = p + soft, q + (number - soft)
-        ratio = np.log(p / p[known].sum()) - np.log(q / q[known].sum())
+        ratio = np.log(p / p.sum()) - np.log(q / q.sum())
         factor = scale * np.sign(ratio) * np.sqrt(np.abs(ratio))
-        features = csr_array((factor[column] / norm, column, ends), (len(labels), rows))
+        features = csr_array((factor[column] / norm, column, ends), (len(labels), len(known)))
         solver = LogisticRegression(
             C=choice.c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
@@ -192,9 +198,9 @@ def _fit(
             # A large C on few texts can stop early; the held-out loss judges it like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
             solver.fit(features, is_class)
-        weights[:, output] = solver.coef_[0] * factor
+        weights[known, output] = solver.coef_[0] * factor
         bias[output] = np.asarray(solver.intercept_)[0]
-    return Fitted(weights, (scale**2).astype(np.float32), bias)
+    return Fitted(weights, squared_scales, bias)
 
 
 def _logits(fitted: Fitted, texts: Sequence[np.ndarray]) -> Float[np.ndarray, "texts outputs"]:

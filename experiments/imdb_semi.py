@@ -8,8 +8,8 @@ Commands:
 Test accuracy 0.9314 and 0.9329 (seeds 0 and 1), validation 0.9376 and 0.9372. `baseline.py` has 0.9148. How the
 reviews without labels are used, and what did not help, is in docs/accuracy.md.
 
-71,294,210 parameters, 5.48 GB at most. One core of an Intel Xeon (AVX-512), beside other work: 14 minutes, 9 of them
-training, and 31 minutes for the vectors. 2026-11-25.
+71,294,210 parameters, 5.48 GB at most. One core of an Intel Xeon (AVX-512), beside other work: 14 minutes, 9 of
+them training, and 31 minutes for the vectors. 2026-11-25.
 """
 
 from ml_collections import ConfigDict
