@@ -9,7 +9,7 @@ Test accuracy 0.9289, mean of seeds 0, 1 and 2 (0.9290, 0.9291, 0.9286; 95% inte
 0.9257 to 0.9319), validation 0.9379. NB-SVM alone (`baseline.py`) has 0.9148; McNemar's p against it is below
 0.0001 for each seed. What was tried, and what each ingredient buys, is in docs/accuracy.md.
 
-37,739,778 parameters, 3.01 GB at most. One core of an Intel Xeon (AVX-512), beside other work: 10 to 12
+37,739,778 parameters, 2.36 GB at most. One core of an Intel Xeon (AVX-512), beside other work: 10 to 12
 minutes, 7 to 9 of them training, and 12 min 40 s for the vectors. 2026-11-25.
 """
 
