@@ -190,7 +190,9 @@ def _fit(
             p, q = p + soft, q + (number - soft)
         ratio = np.log(p / p.sum()) - np.log(q / q.sum())
         factor = scale * np.sign(ratio) * np.sqrt(np.abs(ratio))
-        features = csr_array((factor[column] / norm, column, ends), (len(labels), len(known)))
+        # The solver wants a feature, also where no n-gram is in enough texts: then an empty one.
+        shape = len(labels), max(1, len(known))
+        features = csr_array((factor[column] / norm, column, ends), shape)
         solver = LogisticRegression(
             C=choice.c, solver="liblinear", dual=True, max_iter=1_000, random_state=0
         )
@@ -198,7 +200,7 @@ def _fit(
             # A large C on few texts can stop early; the held-out loss judges it like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
             solver.fit(features, is_class)
-        weights[known, output] = solver.coef_[0] * factor
+        weights[known, output] = solver.coef_[0, : len(known)] * factor
         bias[output] = np.asarray(solver.intercept_)[0]
     return Fitted(weights, squared_scales, bias)
 

@@ -142,9 +142,7 @@ def fit_linear(
         n=model.ngrams.n,
         rows=model.ngrams.rows,
         outputs=model.ngrams.bias.shape[0],
-        unlabelled=eval_batches(unlabelled, np.zeros(len(unlabelled), np.int32), **sizes)
-        if len(unlabelled)
-        else (),
+        unlabelled=eval_batches(unlabelled, np.zeros(len(unlabelled), np.int32), **sizes),
     )
     for name, values in fitted._asdict().items():
         variable = state["ngrams"][name]
@@ -275,8 +273,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
 
         linear = None
         if isinstance(model, Ensemble) and restored is None:
-            # By true labels alone: by soft ones too it was worse, also for the ensemble.
             others = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
+            # By true labels alone: by soft ones too it was worse, also for the ensemble.
             linear = fit_linear(
                 state[0],
                 model,
