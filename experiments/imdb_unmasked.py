@@ -1,19 +1,17 @@
 r"""`imdb.py` with the notebook's unmasked attention: padding takes part in the softmax.
 
-Measures what masking buys. The LSTMs skip the padding here too; only the attention sees it, and
-every batch is padded to 500 as the notebook's are, since here the result depends on the padding.
-
 Command:
 
     ./launch.sh --config=experiments/imdb_unmasked.py
 
-Test accuracy 0.8828, mean of seeds 0, 1 and 2 (0.8839, 0.8824, 0.8820); validation 0.8980, train 0.9414.
-With the mask (`imdb.py`, same seeds) 0.8837: a difference of 0.0009, less than the spread over seeds
-(standard deviation 0.0018 and 0.0010). So masking buys no accuracy on IMDB; what it buys is that a review's
-logits do not depend on how far its batch is padded, and so any padding, and batches of similar length.
+It measures what masking gives. The LSTMs skip padding here too. Every batch is padded to 500, as in the notebook,
+because without the mask the result depends on the padding.
 
-2 min 11 s to 4 min 07 s of training on two cores of an AMD EPYC (Zen 5) that other work shared. Commit
-32fb87a, 2026-11-23.
+Test accuracy 0.8828, mean of seeds 0, 1, 2 (0.8839, 0.8824, 0.8820); validation 0.8980. With the mask, same seeds
+and version: 0.8837. The difference is below the spread over seeds (standard deviations 0.0010 and 0.0018). Masking
+gives no accuracy on IMDB; it makes a review's logits independent of its batch, so batches may differ in length.
+
+2 min 11 s to 4 min 07 s of training on two cores of an AMD EPYC (Zen 5), shared. Commit 32fb87a, 2026-11-23.
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +20,7 @@ from experiments import imdb
 
 
 def get_config() -> ConfigDict:
-    """Returns `imdb.py`'s config without the attention's mask."""
+    """`imdb.py`'s config without the attention's mask."""
     config = imdb.get_config()
     config.model.mask_attention = False
     config.bucket_lengths = (config.max_length,)

@@ -1,4 +1,4 @@
-r"""`imdb.py`'s network on one's own labelled texts, of two or more classes.
+r"""`imdb.py`'s network on your own labelled texts, of two or more classes.
 
 Commands:
 
@@ -9,17 +9,17 @@ Commands:
     ./launch.sh --config=experiments/own_data.py --config.data.source=tfds \
         --config.data.name=ag_news_subset --config.data.text=description
 
-`data.path` is a .csv, .tsv or .jsonl file in UTF-8, or a folder with a folder for each class, whose files are a
-text each. `data.text` and `data.label` name columns or fields; a label is a text or an integer. With
-`data.source=tfds`, `data.name` is any text classification set of TFDS (`glue/sst2`: `data.text=sentence`).
+`data.path` is a .csv, .tsv or .jsonl file in UTF-8, or a folder with one folder per class, each file of which is a
+text. `data.text` and `data.label` name columns or fields; a label is a text or an integer. With `data.source=tfds`,
+`data.name` is any text classification set of TFDS (for `glue/sst2`: `data.text=sentence`).
 
-What is not given (`data.validation_path`, `data.test_path`, or splits of the TFDS set) is cut out of the
-training part, a tenth each, or `data.validation_size` and `data.test_size` texts: those whose BLAKE2b hash is
-smallest, in whatever order they stand; copies of one text stay together. A set of TFDS's whose test split has
-no labels, as GLUE's, is tested on its validation split.
+Missing parts (`data.validation_path`, `data.test_path`, or splits of the TFDS set) are cut out of the training
+part: a tenth each, or `data.validation_size` and `data.test_size` texts. The texts with the smallest BLAKE2b hash
+are taken, so their order does not matter and copies of a text stay together. A TFDS set without labels in its test
+split, such as GLUE's, is tested on its validation split.
 
-The start of a run shows each class's share; `class_weights=True` makes all classes weigh the same. What is
-wrong in a file is said in one line, with the line's number, before anything is trained.
+The run prints the share of each class. `class_weights=True` gives all classes the same weight. Errors in a file are
+reported in one line, with the line number, before training starts.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ from experiments import imdb
 
 
 def get_config() -> ConfigDict:
-    """Returns `imdb.py`'s config, for texts of one's own."""
+    """`imdb.py`'s config for your own texts."""
     config = imdb.get_config()
     config.data.source = "files"
     config.data.validation_size = 0

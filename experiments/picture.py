@@ -1,17 +1,17 @@
-"""Draws what a trained run attends to in one review: each word shaded by its weight.
+"""Draws a run's attention in one review: each word is shaded by its weight.
 
     python -m experiments.picture --workdir=runs/imdb --out=docs/attention.png \\
         [--id=test/24430 | --review=TEXT]
 
---workdir   The run's folder, which is only read.
+--workdir   The run's folder. It is only read.
 --out       The PNG to write.
---id        A review of the run's data set, by its id as in predictions.jsonl.
---review    Any text instead; needs no data set.
+--id        A review of the run's data set, by its id in predictions.jsonl.
+--review    A text instead; the data set is not needed.
 
-A dotted line is under words that the vocabulary lacks: the model cannot tell these from each other.
-The weights of all words and of the start, which is not drawn, sum to 1.
+A dotted line marks words outside the vocabulary. The weights of all words and of the start symbol, which is
+not drawn, sum to 1.
 
-Ends with 0 when done, 2 when something asked for is not right, 66 when the data is not found.
+Exit codes: 0 done, 2 wrong flags or input, 66 data not found.
 """
 
 import dataclasses
@@ -22,16 +22,17 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
+from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.predict import Prediction, Predictor, words_read
-from bahdanau_jax.workdir import read_json
-from experiments.command import command
+from bahdanau_jax.evaluation.predictor import Prediction, Predictor, words_read
+from bahdanau_jax.runs.config import upgrade
+from bahdanau_jax.runs.safe_files import read_json
+from experiments.command import REQUIRED, command, parse_flags
 
-DEFAULT_ID = "test/24430"  # of imdb_reviews: praise and blame in one review, and short
+DEFAULT_ID = "test/24430"  # of imdb_reviews: short, with praise and blame
 
-# Pixels; shown at about 3/4 of its size in a README.
+# Pixels. The README shows about 3/4 of this size.
 WIDTH, MARGIN, LINE, DPI = 1160, 44, 45, 200
 INK, GREY, BORDER = "#1f2328", "#636c76", "#d0d7de"
 SHADES = ("#ffffff", "#fff1d6", "#ffd08a", "#ff9f45", "#f4702c")  # all light enough for black text
@@ -39,10 +40,10 @@ SHADES = ("#ffffff", "#fff1d6", "#ffd08a", "#ff9f45", "#f4702c")  # all light en
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """A word, or what stands between words, where it is drawn: `x` pixels into line `line`."""
+    """A word, or text between words, drawn `x` pixels into line `line`."""
 
     text: str
-    word: int | None  # index among the words drawn; None: punctuation
+    word: int | None  # index among the words; None: punctuation
     x: float
     line: int
     width: float
@@ -51,12 +52,12 @@ class Piece:
 def lay_out(
     text: str, spans: Sequence[tuple[int, int]], width_of: Callable[[str], float], line_width: float
 ) -> list[Piece]:
-    """Breaks `text` into lines at its white space; what is longer than a line is cut.
+    """Breaks `text` into lines at white space, and inside of a word that is longer than a line.
 
     Args:
       text: as written.
-      spans: where its words stand, in their order.
-      width_of: of a string, in pixels.
+      spans: start and end of each word in it.
+      width_of: width of a string, in pixels.
       line_width: in pixels.
 
     Returns:
@@ -92,7 +93,7 @@ def lay_out(
 
 
 def printable(text: str) -> str:
-    """The text with blanks for what is not printable."""
+    """Replaces unprintable characters by blanks."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -101,9 +102,9 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
 
     Args:
       path: the PNG.
-      text: the review as written, of which `prediction` is.
-      prediction: its words and weights.
-      headline, caption: the two lines under the text.
+      text: the review as written.
+      prediction: of this review.
+      headline, caption: two lines under the text.
 
     Raises:
       InputError: `path` cannot be written.
@@ -142,7 +143,7 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     def write(x, y, text, size, **style):
         axes.text(x, y, text, fontsize=size, va="baseline", parse_math=False, **style)
 
-    # A card of its own colour: the page around it may be light or dark.
+    # White card, since the page may be dark.
     box(2, 2, WIDTH - 4, height - 4, 18, facecolor="white", edgecolor=BORDER, linewidth=0.8)
     shades = LinearSegmentedColormap.from_list("attention", SHADES)
     for piece in pieces:
@@ -160,11 +161,11 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
     if not known.all():
         caption += " · dotted: not in the vocabulary"
     write(MARGIN, foot + 68, caption, 6, color=GREY)
-    # The scale: from this review's lowest weight to its highest, and where all being equal lies.
+    # The scale: the review's lowest and highest weight, and the weight if all were equal.
     left, right = WIDTH - MARGIN - 230, WIDTH - MARGIN - 30
     extent = (left, right, foot + 40, foot + 22)
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=shades, extent=extent, aspect="auto", zorder=2)
-    axes.set(xlim=(0, WIDTH), ylim=(height, 0))  # which the image moved
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))  # imshow moved them
     box(left, foot + 22, right - left, 18, 0, facecolor="none", edgecolor=BORDER, linewidth=0.6)
     write(left - 14, foot + 38, "attention weight", 6, color=GREY, ha="right")
     write(left, foot + 68, f"{low:.1%}", 6, color=GREY, ha="center")
@@ -181,36 +182,34 @@ def draw(path: Path, text: str, prediction: Prediction, *, headline: str, captio
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int]]) -> tuple[str, list[tuple[int, int]]]:
-    """The text from the first of `spans` on, behind "… "."""
+    """Cuts off the text before the first span and puts "… " in its place."""
     moved = spans[0][0] - 2
     return "… " + text[spans[0][0] :], [(start - moved, end - moved) for start, end in spans]
 
 
 def find_review(workdir: Path, name: str) -> tuple[str, int, tuple[str, ...]]:
-    """(text, label, label names) of a review of the run's data set.
+    """Returns (text, label, label names) of a review of the run's data set.
 
     Raises:
       InputError: no review has this id.
       DataNotFound: the data set is neither prepared nor reachable.
     """
-    from bahdanau_jax.train import read_dataset
-
     file = workdir / "config.json"
     try:
-        config = ConfigDict(read_json(file))
-        dataset = read_dataset(config.data, config.seed)
+        config = upgrade(read_json(file))
+        dataset = load_dataset(config["data"], seed=config["seed"])
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file} names no data set: {error}") from error
-    splits = (lambda: dataset.train, lambda: dataset.validation, dataset.read_test)
-    for examples in (split() for split in splits):
+    for split in (lambda: dataset.train, lambda: dataset.validation, dataset.read_test):
+        examples = split()
         if name in examples.ids:
             i = list(examples.ids).index(name)
             return examples.texts[i], int(examples.labels[i]), dataset.label_names
-    raise InputError(f"--id={name}: {dataset.name} has no such review; expected one as test/0")
+    raise InputError(f"--id={name}: {dataset.name} has no such review; expected an id like test/0")
 
 
 def picture(workdir: Path, out: Path, *, name: str | None, review: str | None) -> None:
-    """Draws a review: `review` itself, else the one that is called `name`."""
+    """Draws `review`, or the review with the id `name`."""
     predictor = Predictor.load(workdir)
     label_names, truth = predictor.label_names, ""
     if review is None:
@@ -232,18 +231,9 @@ def picture(workdir: Path, out: Path, *, name: str | None, review: str | None) -
 @command
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    asked = flags.FlagValues()
-    for flag in ("workdir", "out", "id", "review"):
-        flags.DEFINE_string(flag, None, "", flag_values=asked)
-    rest = asked(argv)[1:]
-    if rest:
-        raise flags.Error(f"unexpected argument {rest[0]!r}; expected --workdir and --out")
-    for flag in ("workdir", "out"):
-        if not asked[flag].value:
-            raise flags.Error(f"--{flag} is missing")
+    asked, _ = parse_flags(argv, workdir=REQUIRED, out=REQUIRED, id=None, review=None)
     if asked.id is not None and asked.review is not None:
         raise flags.Error("--id and --review are both given; expected one")
-    flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
     workdir = Path(asked.workdir).expanduser()
     picture(workdir, Path(asked.out).expanduser(), name=asked.id, review=asked.review)
 

@@ -1,22 +1,22 @@
-r"""Predicts with a trained run: label, probability and the words that weighed most.
+r"""Predicts with a trained run: labels, probabilities and the words with the most attention.
 
     python -m experiments.predict --workdir=runs/imdb "A dull first hour, then pure joy."
     python -m experiments.predict --workdir=runs/imdb --input=reviews.csv --output=predictions.csv
 
---workdir   The run's folder, which is only read.
---input     A file of texts instead: .csv or .tsv (with a header), .jsonl (an object a line) or .txt (a text
-            a line), in UTF-8; - reads stdin and answers what has come by now, so another process can ask
-            line by line.
---column    The column or field that holds the text; default: text.
---format    csv, tsv, jsonl or txt, where the name does not tell; default for stdin: txt.
---output    A file that ends with .csv or .jsonl, or csv or jsonl for stdout. Default: jsonl for --input;
-            for texts given here, what a person reads.
---weights   Adds each word the model read and the attention it got.
+--workdir   The run's folder. It is only read.
+--input     A file of texts in UTF-8: .csv or .tsv (with a header), .jsonl (an object per line) or .txt (a
+            text per line). With - the texts come from stdin, and those that have arrived are answered at once,
+            so another process can ask line by line.
+--column    The column or field that holds the text. Default: text.
+--format    csv, tsv, jsonl or txt, if the name does not tell. Default for stdin: txt.
+--output    A file that ends with .csv or .jsonl, or csv or jsonl for stdout. Default: jsonl with --input,
+            otherwise a display for people.
+--weights   Adds each word that the model read and its attention weight.
 
-One record for each text, in the texts' order: row (from 1), label, probability, the probability of every
-class. Texts are read, predicted and written in pieces, so that a file may be larger than memory.
+Writes a record per text, in the same order: row (from 1), label, probability, and the probability of every
+class. Texts are read, predicted and written in chunks, so a file may be larger than memory.
 
-Ends with 0 when done, 2 when something asked for is not right; what was predicted before is kept.
+Exit codes: 0 done, 2 wrong flags or input, 130 interrupted. Predictions written so far are kept.
 """
 
 import contextlib
@@ -26,8 +26,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from absl import flags
@@ -35,25 +36,25 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bahdanau_jax import environment
-from bahdanau_jax.console import format_seconds, make_console
+from bahdanau_jax.data.file_formats import FORMATS, as_they_come, format_of, in_chunks, read_texts
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.predict import Prediction, Predictor, WordsRead, words_read
-from bahdanau_jax.text_files import FORMATS, as_they_come, format_of, in_chunks, read_texts
-from experiments.command import asks_for_help, fail, one_line
+from bahdanau_jax.evaluation.predictor import Prediction, Predictor, WordsRead, words_read
+from bahdanau_jax.runs import environment
+from bahdanau_jax.runs.console import format_seconds, make_console
+from experiments.command import REQUIRED, command, parse_flags
 from experiments.picture import SHADES, printable
 
-CHUNK = 4096  # texts predicted at a time: similar lengths find each other, and memory stays flat
-HEAVIEST = 8  # words listed under a text
+CHUNK = 4096  # texts predicted at a time: enough to batch similar lengths; bounds memory
+HEAVIEST = 8  # words listed below a text
 
 Write = Callable[[IO[str], int, Sequence[Prediction]], None]
 
 
 def show(console: Console, text: str, prediction: Prediction) -> None:
-    """Prints a text for a person: the label, the text shaded by attention, the heaviest words."""
+    """Displays a prediction: the label, the text shaded by attention, the words with the most attention."""
     read = words_read(text, prediction)
     cut = read.spans[0][0] if read.unread else 0
-    shaded = Text(printable(text))  # what is not printable could be an order to the terminal
+    shaded = Text(printable(text))  # an unprintable character could control the terminal
     for (start, end), weight, is_known in zip(read.spans, read.weights, read.known, strict=True):
         shade = shade_of(read, weight)
         shaded.stylize(shade + ("" if is_known else " underline"), start, end)
@@ -74,60 +75,46 @@ def show(console: Console, text: str, prediction: Prediction) -> None:
 
 
 def shade_of(read: WordsRead, weight: float) -> str:
-    """The style of a word: the heavier, the stronger, from its text's lightest word to its heaviest."""
-    share = min(max((float(weight) - read.low) / read.reach, 0), 1)  # the start may be outside
+    """The style of a word: darker for more attention, relative to the other words of its text."""
+    share = min(
+        max((float(weight) - read.low) / read.reach, 0), 1
+    )  # the start symbol may be outside
     level = round((len(SHADES) - 1) * share)
     return f"black on {SHADES[level]}" if level else ""
 
 
-def to_jsonl(label_names: Sequence[str], weights: bool) -> Write:
-    """Writes predictions as JSON objects, one a line."""
-
-    def write(stream: IO[str], first_row: int, predictions: Sequence[Prediction]) -> None:
-        for row, prediction in enumerate(predictions, start=first_row):
-            record: dict[str, Any] = {
-                "row": row,
-                "label": prediction.label,
-                "probability": _shortest(prediction.probability),
-                "probabilities": {
-                    name: _shortest(p)
-                    for name, p in zip(label_names, prediction.probabilities, strict=True)
-                },
-            }
-            if weights:
-                record["words"] = prediction.words
-                record["weights"] = _rounded(prediction.weights)
-            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    return write
-
-
-def to_csv(label_names: Sequence[str], weights: bool) -> Write:
-    """Writes predictions as CSV; the words with their weights are a column of JSON."""
-
-    def write(stream: IO[str], first_row: int, predictions: Sequence[Prediction]) -> None:
-        writer = csv.writer(stream, lineterminator="\n")
-        if first_row == 1:
-            classes = [f"probability_{name}" for name in label_names]
-            writer.writerow(["row", "label", "probability", *classes, *["weights"] * weights])
-        for row, prediction in enumerate(predictions, start=first_row):
-            numbers = map(_shortest, (prediction.probability, *prediction.probabilities))
-            fields = [row, prediction.label, *numbers]
-            if weights:
-                pairs = list(zip(prediction.words, _rounded(prediction.weights), strict=True))
-                fields.append(json.dumps(pairs, ensure_ascii=False))
-            writer.writerow(fields)
-
-    return write
+def write_records(
+    stream: IO[str],
+    first_row: int,
+    predictions: Sequence[Prediction],
+    *,
+    form: str,
+    label_names: Sequence[str],
+    with_weights: bool,
+) -> None:
+    """Writes predictions as JSON objects, one per line, or as CSV. In CSV, words and weights are JSON."""
+    writer = csv.writer(stream, lineterminator="\n")
+    if form == "csv" and first_row == 1:
+        classes = [f"probability_{name}" for name in label_names]
+        writer.writerow(["row", "label", "probability", *classes, *["weights"] * with_weights])
+    for row, prediction in enumerate(predictions, start=first_row):
+        label, words, p = prediction.label, prediction.words, _shortest(prediction.probability)
+        every_p = [_shortest(p) for p in prediction.probabilities]
+        weights = np.round(prediction.weights.astype(np.float64), 6).tolist()
+        if form == "csv":
+            pairs = json.dumps(list(zip(words, weights, strict=True)), ensure_ascii=False)
+            writer.writerow([row, label, p, *every_p, *[pairs] * with_weights])
+            continue
+        record = {"row": row, "label": label, "probability": p}
+        record["probabilities"] = dict(zip(label_names, every_p, strict=True))
+        if with_weights:
+            record |= {"words": words, "weights": weights}
+        stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def _shortest(p: float) -> float:
-    """The shortest decimal that is this float32."""
+    """The float with the shortest decimal that rounds to this float32."""
     return float(str(np.float32(p)))
-
-
-def _rounded(weights: np.ndarray) -> list[float]:
-    return np.round(weights.astype(np.float64), 6).tolist()
 
 
 def predict_all(
@@ -137,26 +124,26 @@ def predict_all(
     output: str,
     progress: Callable[[int], None],
 ) -> int:
-    """Predicts chunk by chunk, each written and flushed before the next is read; returns the count.
+    """Predicts chunk by chunk. Writes and flushes each before it reads the next. Returns the count.
 
     Args:
       predictor: the model.
       chunks: lists of texts.
-      write: of a format; called with the first row's number.
-      output: a file, which is opened when the first chunk is there, or "csv" or "jsonl" for stdout.
-      progress: is told the number of texts done.
+      write: writes predictions in a format, given the first row's number.
+      output: a file, opened when the first chunk has been read, or "csv" or "jsonl" for stdout.
+      progress: called with the number of texts done.
 
     Raises:
-      InputError: from `chunks`, or the file cannot be written; says how much was written before.
+      InputError: from `chunks`, or the file cannot be written. The message counts what was written before.
     """
     done, chunks = 0, iter(chunks)
-    first = next(chunks, [])  # a misspelt column must not cost an old output
+    first = next(chunks, [])  # before the output is opened: a misspelt column must not empty it
     try:
         with _open_output(output) as stream:
             for texts in chain([first], chunks):
                 predictions = predictor(texts)
                 if not all(np.isfinite(x.probabilities).all() for x in predictions):
-                    raise InputError("the model gives NaN; expected a run that did not diverge")
+                    raise InputError("the model returns NaN; expected a run that did not diverge")
                 write(stream, done + 1, predictions)
                 stream.flush()
                 done += len(texts)
@@ -165,7 +152,7 @@ def predict_all(
         raise
     except (InputError, OSError) as error:
         message = error if isinstance(error, InputError) else f"{output}: {error.strerror}"
-        kept = f"; the {done:,} predictions before that are written" if done else ""
+        kept = f"; the {done:,} predictions before it are kept" if done else ""
         raise InputError(f"{message}{kept}") from error
     return done
 
@@ -177,14 +164,16 @@ def _open_output(output: str) -> IO[str]:
         "w",
         closefd=not to_stdout,
         encoding="utf-8",
-        # Half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes \udc00: JSON's own way.
+        # Half a surrogate pair, which JSON allows and UTF-8 does not, becomes \udc00, as JSON writes it.
         errors="backslashreplace",
         newline="",
     )
 
 
-def _chunks_of_input(asked: flags.FlagValues, opened: contextlib.ExitStack) -> tuple[Any, Any]:
-    """Chunks of the input's texts, and how many of its bytes are read, as a function (stdin: None)."""
+def _read_chunks(
+    asked: flags.FlagValues, opened: contextlib.ExitStack
+) -> tuple[Iterator[list[str]], Callable[[], int] | None]:
+    """Returns the input's texts in chunks, and a function for the bytes read so far (stdin: None)."""
     name, form = asked.input, asked.format
     if name == "-":
         lines = opened.enter_context(open(sys.stdin.fileno(), "rb", closefd=False))
@@ -201,9 +190,9 @@ def _chunks_of_input(asked: flags.FlagValues, opened: contextlib.ExitStack) -> t
 
 @contextlib.contextmanager
 def _progress(
-    asked: flags.FlagValues, position: Callable | None
+    asked: flags.FlagValues, position: Callable[[], int] | None
 ) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal that nothing else is written to; none for stdin."""
+    """A progress bar on stderr if it is a terminal that shows nothing else. None for stdin."""
     console = Console(stderr=True)
     alone = asked.output not in ("csv", "jsonl") or not sys.stdout.isatty()
     columns = (TextColumn("{task.fields[count]}"), BarColumn(), TaskProgressColumn())
@@ -222,24 +211,22 @@ def _progress(
 
 
 def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
-    asked = flags.FlagValues()
-    for flag in ("workdir", "input", "output"):
-        flags.DEFINE_string(flag, None, "", flag_values=asked)
-    flags.DEFINE_string("column", "text", "", flag_values=asked)
-    flags.DEFINE_enum("format", None, FORMATS, "", flag_values=asked)
-    flags.DEFINE_bool("weights", False, "", flag_values=asked)
-    texts = asked(list(argv))[1:]
-    if not asked.workdir:
-        raise flags.Error("--workdir is missing; expected a run's folder")
+    asked, texts = parse_flags(
+        argv,
+        positional=True,
+        workdir=REQUIRED,
+        input=None,
+        output=None,
+        column="text",
+        format=(None, *FORMATS),
+        weights=False,
+    )
     if bool(texts) == (asked.input is not None):
         found = "both" if texts else "neither"
         raise flags.Error(f"expected a text or --input; found {found}")
-    if asked.input == "":
-        raise flags.Error("--input is empty; expected a file, or - for stdin")
     if asked.input is not None:
         asked.input = os.path.expanduser(asked.input)
-    if asked.input is not None and asked.output is None:
-        asked.output = "jsonl"
+        asked.output = asked.output or "jsonl"
     if asked.output not in (None, "csv", "jsonl"):
         if not asked.output.endswith((".csv", ".jsonl")):
             raise flags.Error(
@@ -252,47 +239,43 @@ def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     return asked, texts
 
 
-def predict(asked: flags.FlagValues, texts: list[str]) -> None:
-    """Does what the command line asks for."""
-    environment.use_compilation_cache()
-    with contextlib.ExitStack() as opened:
-        chunks, position = [texts], None
-        if asked.input is not None:
-            chunks, position = _chunks_of_input(asked, opened)
-        predictor = Predictor.load(asked.workdir)
-        if asked.output is None:
-            console = make_console()
-            for text, prediction in zip(texts, predictor(texts), strict=True):
-                show(console, text, prediction)
-            return
-        form = to_csv if asked.output.endswith("csv") else to_jsonl
-        write = form(predictor.label_names, asked.weights)
-        begun = time.monotonic()
-        update = opened.enter_context(_progress(asked, position))
-        done = predict_all(predictor, chunks, write, asked.output, update)
+def predict(asked: flags.FlagValues, texts: list[str], opened: contextlib.ExitStack) -> None:
+    """Predicts `texts` or the texts of --input; files are closed with `opened`."""
+    chunks, position = iter([texts]), None
+    if asked.input is not None:
+        chunks, position = _read_chunks(asked, opened)
+    predictor = Predictor.load(asked.workdir)
+    if asked.output is None:
+        console = make_console()
+        for text, prediction in zip(texts, predictor(texts), strict=True):
+            show(console, text, prediction)
+        return
+    write = partial(
+        write_records,
+        form="csv" if asked.output.endswith("csv") else "jsonl",
+        label_names=predictor.label_names,
+        with_weights=asked.weights,
+    )
+    begun = time.monotonic()
+    with _progress(asked, position) as progress:
+        done = predict_all(predictor, chunks, write, asked.output, progress)
     seconds = time.monotonic() - begun
     if asked.output not in ("csv", "jsonl"):
-        taken = f"{format_seconds(seconds)}, {done / seconds:,.0f} a second"
+        taken = f"{format_seconds(seconds)}, {done / seconds:,.0f} per second"
         print(f"{done:,} predictions in {asked.output} ({taken})", file=sys.stderr)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
-    argv = sys.argv if argv is None else argv
-    if asks_for_help(argv):
-        print(__doc__)
-        return 0
+    asked, texts = _parse(argv)
+    environment.use_compilation_cache()
     try:
-        asked, texts = _parse(argv)
-        flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
-        predict(asked, texts)
-    except (flags.Error, InputError) as error:
-        return fail(one_line(error))
-    except BrokenPipeError:  # as `| head` does: nobody reads on, which is no fault
+        with contextlib.ExitStack() as opened:
+            predict(asked, texts, opened)
+    except BrokenPipeError:  # the reader has left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
-        return fail("interrupted; what was written before is kept", 130)
     return 0
 
 

@@ -1,38 +1,38 @@
-"""The table of a sweep: a row for each config and variant, over its seeds, as CSV and as Markdown."""
+"""The table of a sweep, as CSV and Markdown: a row per config and variant, over its seeds."""
 
 import csv
 import dataclasses
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bahdanau_jax.console import format_seconds
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.predictions import Predictions, read_predictions
-from bahdanau_jax.significance import bootstrap_interval, mcnemar, mean_interval, spread
-from bahdanau_jax.workdir import read_json, write_text
+from bahdanau_jax.evaluation.significance import bootstrap_interval, mcnemar, mean_interval, spread
+from bahdanau_jax.runs.console import format_seconds
+from bahdanau_jax.runs.predictions import Predictions, read_predictions
+from bahdanau_jax.runs.safe_files import read_json, write_text
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Finished:
-    """What the table needs of a finished run's folder; memory in bytes."""
+    """What the table uses of a finished run's folder."""
 
-    validation: float
+    validation: float  # accuracies
     test: float
     validation_predictions: Predictions
     seconds: float
     parameters: int
-    memory: int | None  # None: the run was made before this was recorded
-    device_memory: int | None  # None: no accelerator
+    memory: int | None  # bytes; None: not recorded
+    device_memory: int | None  # bytes; None: no accelerator, or not recorded
     predictions: Predictions  # of test
-    made: str  # on which machine, from which commit, when
+    made: str  # machine, commit and date
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of the table; None is what cannot be told. Its fields are the CSV's columns."""
+    """A row of the table. None: unknown. The fields are the columns of the CSV."""
 
     config: str
     variant: str = ""
@@ -40,8 +40,8 @@ class Row:
     validation_mean: float | None = None  # accuracies
     validation_sd: float | None = None
     validation_loss: float | None = None  # nats, mean
-    # A variant minus the config as it is, over the seeds that both have, on validation, with the 95%
-    # interval by a paired bootstrap over reviews: what a choice goes by.
+    # Variant minus config on validation, over the seeds that both have, with the 95% interval by a paired
+    # bootstrap over reviews. Choices go by this.
     loss_difference: float | None = None
     loss_difference_low: float | None = None
     loss_difference_high: float | None = None
@@ -50,23 +50,23 @@ class Row:
     accuracy_difference_high: float | None = None
     test_mean: float | None = None
     test_sd: float | None = None
-    test_low: float | None = None  # the 95% bootstrap interval of test_mean over reviews
+    test_low: float | None = None  # 95% bootstrap interval of test_mean over reviews
     test_high: float | None = None
     minus_baseline: float | None = None
-    mcnemar_p: float | None = None  # against the baseline; the largest of the seeds
+    mcnemar_p: float | None = None  # against the baseline; the largest over seeds
     wall_clock_seconds: float | None = None  # mean
     parameters: int | None = None
-    peak_memory_bytes: int | None = None  # the largest of the seeds
+    peak_memory_bytes: int | None = None  # the largest over seeds
     peak_device_memory_bytes: int | None = None
     remarks: str = ""
-    made: str = ""  # on which machine, from which commit, when; several where the seeds differ
+    made: str = ""  # machine, commit and date; several if the seeds differ
 
 
 def read_finished(workdir: str | Path) -> Finished:
-    """Reads a folder that a run or the baseline has finished.
+    """Reads the folder of a finished run or baseline.
 
     Raises:
-      InputError: it has not, or a file in it is damaged.
+      InputError: it is not finished, or a file in it is damaged.
     """
     file = Path(workdir) / "result.json"
     result = read_json(file)
@@ -83,14 +83,14 @@ def read_finished(workdir: str | Path) -> Finished:
             made="{cpu}, {cores} cores".format(**result["hardware"])
             + f", commit {str(result['commit'])[:7]}, {result['date'][:10]}",
         )
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error})") from error
 
 
 def same_reviews(first: Predictions, second: Predictions) -> bool:
-    """Whether two runs were tested on the same reviews, in the same order."""
+    """Whether two runs predicted the same reviews in the same order."""
     return first.ids == second.ids and np.array_equal(first.labels, second.labels)
 
 
@@ -101,13 +101,13 @@ def make_row(
     baseline: Finished | None = None,
     unchanged: Mapping[int, Finished | str] | None = None,
 ) -> Row:
-    """Sums up one config's runs.
+    """Summarises the runs of one config or variant.
 
     Args:
       config, variant: their names.
-      runs: by seed, the finished run, or what is to be said of one that is not.
-      baseline: what each seed is compared with.
-      unchanged: of a variant, the runs of the config as it is, by seed.
+      runs: by seed, the finished run, or a remark if it is not finished.
+      baseline: each seed is compared with it.
+      unchanged: for a variant, the runs of the config itself, by seed.
     """
     remarks = [f"seed {seed} {why}" for seed, why in runs.items() if isinstance(why, str)]
     finished = {seed: run for seed, run in runs.items() if isinstance(run, Finished)}
@@ -116,7 +116,7 @@ def make_row(
     several = list(finished.values())
     validation_mean, validation_sd = spread([run.validation for run in several])
     test_mean, test_sd = spread([run.test for run in several])
-    # Made-up reviews are other ones for another seed: then all of them are drawn from.
+    # Made-up reviews differ between seeds: then the bootstrap draws from all of them.
     same = all(same_reviews(run.predictions, several[0].predictions) for run in several)
     low, high = bootstrap_interval(
         (np.stack if same else np.concatenate)([run.predictions.correct for run in several])
@@ -129,7 +129,7 @@ def make_row(
             p_values.append(mcnemar(run.predictions.correct, baseline.predictions.correct).p_value)
         else:
             remarks.append(f"seed {seed} was tested on other reviews than the baseline")
-    compared = baseline is not None and len(p_values) == len(several)
+    compared = len(p_values) == len(several)
     return Row(
         config,
         variant,
@@ -156,7 +156,7 @@ def make_row(
 def _differences(
     finished: Mapping[int, Finished], unchanged: Mapping[int, Finished | str]
 ) -> dict[str, float]:
-    """The fields of a row that compare it with the config as it is; none where no seed has both."""
+    """The row's fields that compare it with the config itself; {} if no seed has both."""
     pairs = [
         (run.validation_predictions, other.validation_predictions)
         for seed, run in finished.items()
@@ -175,12 +175,12 @@ def _differences(
     return fields
 
 
-def _largest(values) -> int | None:
+def _largest(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """All fields, every digit; empty where there is nothing to tell."""
+    """All fields with every digit; unknown ones are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([field.name for field in dataclasses.fields(Row)])
@@ -189,29 +189,29 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(rows: Sequence[Row], *, about: str = "") -> str:
-    """The table to read, without the columns in which no row has anything to tell.
+    """The table for people, without columns that are empty in every row.
 
     Args:
-      rows: the lines.
-      about: what is said above the table: how it was made.
+      rows: of the table.
+      about: text above the table.
     """
     lines = [_cells(row) for row in rows]
     names = [name for name in lines[0] if any(line[name] for line in lines)]
     left = ("config", "variant", "remarks")
     table = [names, [":--" if name in left else "--:" for name in names]]
     table += [[line[name] or "-" for name in names] for line in lines]
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
     note = (
-        "Accuracies are means over seeds, with their standard deviation. The interval is that of the mean, "
-        "at 95%, by bootstrap over test reviews; it says nothing about other seeds. The loss is validation's."
+        "Accuracies are means over seeds with their standard deviation. The interval is the 95% bootstrap "
+        "interval of the mean over test reviews; it does not cover other seeds. The loss is on validation."
     )
     if "loss, minus the config's" in names:
         note += (
-            " A variant is compared with its config, seed by seed, on validation: the difference, and its "
-            "interval at 95% by a paired bootstrap over reviews."
+            " A variant is compared with its config on validation, seed by seed: the difference and its 95% "
+            "interval by a paired bootstrap over reviews."
         )
     if "McNemar p" in names:
-        note += " McNemar's exact test is against the baseline, the first row: the largest p of the seeds."
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+        note += " McNemar's exact test is against the baseline, the first row: the largest p over seeds."
     made = [each for row in rows for each in row.made.split("; ") if each]
     if made:
         note += " Made on: " + "; ".join(dict.fromkeys(made)) + "."
@@ -219,50 +219,49 @@ def to_markdown(rows: Sequence[Row], *, about: str = "") -> str:
 
 
 def _cells(row: Row) -> dict[str, str]:
-    """What the Markdown shows of a row, by column."""
-    interval = "" if row.test_low is None else f"{row.test_low:.4f} to {row.test_high:.4f}"
+    """The Markdown cells of a row, by column; "" for unknown."""
     p = row.mcnemar_p
     return {
         "config": row.config,
         "variant": row.variant,
         "seeds": str(row.seeds),
         "validation": _with_sd(row.validation_mean, row.validation_sd),
-        "loss": "" if row.validation_loss is None else f"{row.validation_loss:.4f}",
-        "loss, minus the config's": _with_interval(
-            row.loss_difference, row.loss_difference_low, row.loss_difference_high
+        "loss": _known("{:.4f}", row.validation_loss),
+        "loss, minus the config's": _known(
+            "{:+.4f} ({:+.4f} to {:+.4f})",
+            *(row.loss_difference, row.loss_difference_low, row.loss_difference_high),
         ),
-        "validation, minus the config's": _with_interval(
-            row.accuracy_difference, row.accuracy_difference_low, row.accuracy_difference_high
+        "validation, minus the config's": _known(
+            "{:+.4f} ({:+.4f} to {:+.4f})",
+            *(row.accuracy_difference, row.accuracy_difference_low, row.accuracy_difference_high),
         ),
         "test": _with_sd(row.test_mean, row.test_sd),
-        "95% interval": interval,
-        "minus baseline": "" if row.minus_baseline is None else f"{row.minus_baseline:+.4f}",
-        "McNemar p": "" if p is None else f"{p:.2g}" if p >= 1e-4 else "< 0.0001",
-        "wall-clock": ""
-        if row.wall_clock_seconds is None
-        else format_seconds(row.wall_clock_seconds),
-        "parameters": "" if row.parameters is None else f"{row.parameters:,}",
-        "peak memory": _gigabytes(row.peak_memory_bytes),
-        "on the device": _gigabytes(row.peak_device_memory_bytes),
+        "95% interval": _known("{:.4f} to {:.4f}", row.test_low, row.test_high),
+        "minus baseline": _known("{:+.4f}", row.minus_baseline),
+        "McNemar p": "< 0.0001" if p is not None and p < 1e-4 else _known("{:.2g}", p),
+        "wall-clock": _known(
+            "{}", row.wall_clock_seconds and format_seconds(row.wall_clock_seconds)
+        ),
+        "parameters": _known("{:,}", row.parameters),
+        "peak memory": _known("{:.2f} GB", _giga(row.peak_memory_bytes)),
+        "on the device": _known("{:.2f} GB", _giga(row.peak_device_memory_bytes)),
         "remarks": " ".join(row.remarks.split()).replace("|", "\\|"),
     }
 
 
+def _known(form: str, *values: float | str | None) -> str:
+    return "" if None in values else form.format(*values)
+
+
 def _with_sd(mean: float | None, sd: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.4f}" if sd is None else f"{mean:.4f} ± {sd:.4f}"
+    return _known("{:.4f}", mean) if sd is None else f"{mean:.4f} ± {sd:.4f}"
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
-    return "" if value is None else f"{value:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def _gigabytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e9:.2f} GB"
+def _giga(value: int | None) -> float | None:
+    return None if value is None else value / 1e9
 
 
 def write_tables(folder: Path, rows: Sequence[Row], *, about: str) -> None:
-    """Writes sweep.csv and sweep.md; InputError when they cannot be written."""
+    """Writes sweep.csv and sweep.md. Raises InputError if they cannot be written."""
     write_text(folder / "sweep.csv", to_csv(rows))
     write_text(folder / "sweep.md", to_markdown(rows, about=about))

@@ -1,4 +1,4 @@
-"""What holds for every test: on the CPU unless told otherwise, and no flags left to parse."""
+"""Settings of every test: on the CPU unless told otherwise, no flags left to parse."""
 
 import os
 import shutil
@@ -38,19 +38,19 @@ def damaged(prepared, tmp_path):
 
 @pytest.fixture(scope="session", autouse=True)
 def add_report():
-    """The real `train.add_report`; runs in this process go without, for it takes longer than they do."""
-    from bahdanau_jax import train
+    """The real `finish.add_report`. Runs in this process do without: a report takes longer than they do."""
+    from bahdanau_jax.training import finish
 
-    real = train.add_report
+    real = finish.add_report
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "add_report", lambda workdir, recorder: None)
+        patch.setattr(finish, "add_report", lambda run: None)
         yield real
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, add_report):
     """The folder of a finished run on 90, 20 and 30 made-up reviews, with a report; not to be changed."""
-    from bahdanau_jax import train
+    from bahdanau_jax.training import finish, train
     from experiments import imdb_tiny
 
     config = imdb_tiny.get_config()
@@ -61,6 +61,6 @@ def tiny_run(tmp_path_factory, add_report):
     config.batch_size, config.epochs = 16, 1
     folder = tmp_path_factory.mktemp("run") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "add_report", add_report)
+        patch.setattr(finish, "add_report", add_report)
         train.train_and_evaluate(config, folder)
     return folder

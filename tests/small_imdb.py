@@ -1,4 +1,4 @@
-"""An archive shaped like aclImdb_v1.tar.gz, small enough for tests; what holds of any data."""
+"""Makes a small archive like aclImdb_v1.tar.gz, and checks the properties that every data set has."""
 
 import hashlib
 import io
@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from bahdanau_jax import prepare_imdb
-from bahdanau_jax.sources import Dataset, Examples
+from bahdanau_jax.data import imdb_download
+from bahdanau_jax.data.dataset import Dataset, Examples
 
-# Where TFDS keeps them.
+# The folder and files that TFDS makes.
 VERSION = "imdb_reviews/plain_text/1.0.0"
 TRAIN = "imdb_reviews-train.array_record-00000-of-00001"
 TEST = "imdb_reviews-test.array_record-00000-of-00001"
 UNLABELLED = "imdb_reviews-unsupervised.array_record-00000-of-00001"
 
-REVIEWS = 20  # of each class in each split, and unlabelled ones twice as many
+REVIEWS = 20  # of each class in each split, and twice as many unlabelled ones
 
 
 def small_reviews() -> dict[str, bytes]:
-    """Name in the archive -> content."""
+    """Returns the content of each file of the archive by its name."""
     reviews = {}
     for folder, count in (
         ("test/neg", REVIEWS),
@@ -37,7 +37,7 @@ def small_reviews() -> dict[str, bytes]:
 
 
 def write_archive(path: Path, reviews: dict[str, bytes]) -> dict[str, Any]:
-    """Writes the archive; returns the size and sha256 that `prepare` is to expect."""
+    """Writes the archive; returns the size and sha256 to pass to `prepare`."""
     files = {"aclImdb/README": b"made up", "aclImdb/train/urls_neg.txt": b"no review", **reviews}
     with tarfile.open(path, "w:gz") as tar:
         for name, content in files.items():
@@ -49,11 +49,11 @@ def write_archive(path: Path, reviews: dict[str, bytes]) -> dict[str, Any]:
 
 
 def prepare_small(folder: Path, reviews: dict[str, bytes] | None = None) -> Path:
-    """A TFDS data folder with the small reviews prepared in it."""
+    """Prepares the small reviews; returns the TFDS data folder."""
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / "small.tar.gz"
     expected = write_archive(archive, reviews or small_reviews())
-    prepare_imdb.prepare(folder / "tfds", archive=archive, **expected)
+    imdb_download.prepare(folder / "tfds", archive=archive, **expected)
     return folder / "tfds"
 
 
@@ -67,7 +67,7 @@ def check_examples(examples: Examples, label_names: tuple[str, ...]) -> None:
 
 
 def check_dataset(dataset: Dataset) -> Examples:
-    """Checks what holds of every data set; returns the test split."""
+    """Checks a data set; returns its test split."""
     test = dataset.read_test()
     for examples in (dataset.train, dataset.validation, test):
         check_examples(examples, dataset.label_names)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from test_train import figures, small_config
 
-from bahdanau_jax import environment, train
+from bahdanau_jax.runs import environment
+from bahdanau_jax.training import train
 from bahdanau_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -23,20 +23,23 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import bahdanau_jax as bj
-from bahdanau_jax import digests
-from bahdanau_jax.batches import eval_batches, plan_epoch, train_batches
-from bahdanau_jax.console import show_finished
+from bahdanau_jax.runs import fingerprints
+from bahdanau_jax.data.batches import eval_batches, plan_epoch, train_batches
+from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.objective import loss_and_metrics
-from bahdanau_jax.predict import _read_config, _read_label_names
-from bahdanau_jax.predictions import read_predictions
-from bahdanau_jax.progress import Progress
-from bahdanau_jax.recorder import Recorder
-from bahdanau_jax.sources import Dataset, Examples
-from bahdanau_jax.text import FIRST_WORD, START, Vocabulary, split_words, word_spans
-from bahdanau_jax.text_files import FORMATS, read_texts
-from bahdanau_jax.untrusted import parse_json
-from bahdanau_jax.workdir import flatten, open_workdir, validate_config, write_json
+from bahdanau_jax.evaluation.metrics import loss_and_metrics
+from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
+from bahdanau_jax.runs.predictions import read_predictions
+from bahdanau_jax.training.progress import Progress
+from bahdanau_jax.training.metric_writer import MetricWriter
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.vocabulary import Vocabulary, split_words, word_spans
+from bahdanau_jax.token_ids import FIRST_WORD, START
+from bahdanau_jax.data.file_formats import FORMATS, read_texts
+from bahdanau_jax.runs.safe_files import parse_json
+from bahdanau_jax.runs.config import flatten, validate_config
+from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.safe_files import write_json
 from experiments import imdb_tiny, run
 
 CASES = int(os.environ.get("FUZZ_CASES", "30"))
@@ -157,11 +160,11 @@ def test_every_text_label_and_id_counts_in_the_digest(rows):
     texts, labels, ids = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
     examples = Examples(texts, np.array(labels, np.int32), ids)
     dataset = Dataset("x", ("a",), examples, examples, lambda: examples, "test")
-    first = digests.of_data(dataset, Vocabulary([]))
-    assert first == digests.of_data(dataset, Vocabulary([]))
+    first = fingerprints.of_data(dataset, Vocabulary([]))
+    assert first == fingerprints.of_data(dataset, Vocabulary([]))
     for i in range(len(rows)):
         other = Examples(texts[:i] + ["", *texts[i + 1 :]], examples.labels, ids)
-        assert (digests.of_examples(other) == digests.of_examples(examples)) == (texts[i] == "")
+        assert (fingerprints.of_examples(other) == fingerprints.of_examples(examples)) == (texts[i] == "")
 
 
 @fuzz
@@ -347,7 +350,7 @@ def test_any_metrics_file_is_continued_or_refused(folder, lines, step):
         file.write_bytes(b"\n".join(lines))
 
         def resume():
-            with Recorder(
+            with MetricWriter(
                 name, total_steps=9, resume_step=step, console=Console(file=io.StringIO())
             ):
                 return file.read_bytes().splitlines()
@@ -401,7 +404,7 @@ def test_any_kept_data_digest_is_compared_or_refused(folder, data):
     good = {"train": {"reviews": 2, "sha256": "0" * 64}, "vocabulary": {"words": 3, "sha256": "1"}}
     value = changed(good, data.draw) if data.draw(st.booleans()) else data.draw(JSON)
     (folder / "data.json").write_text(json.dumps(value))
-    used_or_refused(digests.keep_or_compare, folder / "data.json", good, begun=True)
+    used_or_refused(fingerprints.keep_or_compare, folder / "data.json", good, begun=True)
 
 
 @fuzz

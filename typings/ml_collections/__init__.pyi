@@ -1,5 +1,5 @@
-# What this project uses of ml_collections. Its own annotations give a field of a config the union
-# of all types that a field may have, with which a type checker refuses config.model.dropout.
+# The part of ml_collections that this project uses. Its own annotations give each field of a config the union
+# of all possible types, so type checkers reject config.model.dropout.
 from collections.abc import ItemsView, Iterator, Mapping
 from typing import Any
 

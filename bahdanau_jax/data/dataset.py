@@ -1,0 +1,178 @@
+"""Labelled texts in three splits, and the hash by which texts are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bahdanau_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Labelled texts in a fixed order.
+
+    Attributes:
+      texts: n texts.
+      labels: int32 [n], 0 <= label < number of classes.
+      ids: n distinct, stable names ("train/17"), for predictions and error messages.
+
+    Example:
+      >>> examples = Examples(["fine", "dull"], np.array([1, 0], np.int32), ["train/0", "train/1"])
+      >>> len(examples), examples.take([1]).texts
+      (2, ['dull'])
+    """
+
+    texts: Sequence[str]
+    labels: np.ndarray
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Iterable[int] | np.ndarray) -> Examples:
+        """Returns the examples at `indices`, in that order."""
+        chosen = np.array(list(indices), np.int64)
+        return Examples(take(self.texts, chosen), self.labels[chosen], take(self.ids, chosen))
+
+
+def take(values: Sequence[Any] | np.ndarray, indices: np.ndarray) -> Any:
+    """Returns the values at `indices`: a list, or what the `take` method of `values` returns.
+
+    Example:
+      >>> take("abc", np.array([2, 0]))
+      ['c', 'a']
+    """
+    own_take = getattr(values, "take", None)  # arrays, and texts that are still in their file
+    return own_take(indices) if own_take else [values[int(i)] for i in indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A labelled data set in three splits.
+
+    Attributes:
+      name: name of the data set ("imdb_reviews").
+      label_names: a name for each class ("neg", "pos").
+      train, validation: the two splits that training may look at.
+      read_test: reads the test split. A run calls it once, at its end.
+      test_description: what the test split is, for tables ("IMDB test split").
+      read_unlabelled: reads texts without labels, which belong to none of the splits. By default there are
+        none.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    train: Examples
+    validation: Examples
+    read_test: Callable[[], Examples]
+    test_description: str
+    read_unlabelled: Callable[[], list[str]] = list
+
+
+def unlabelled_texts(dataset: Dataset, field: str) -> list[str]:
+    """Returns the texts without labels, except copies of validation texts: validation chooses models.
+
+    Args:
+      dataset: the data set to read from.
+      field: the config's field that asks for them, for the message.
+
+    Raises:
+      InputError: there are none.
+
+    Example:
+      >>> held_out = Examples(["dull"], np.zeros(1, np.int32), ["validation/0"])
+      >>> read = lambda: ["dull", "fine"]
+      >>> dataset = Dataset("x", ("neg", "pos"), held_out, held_out, lambda: held_out, "none", read)
+      >>> unlabelled_texts(dataset, "config.unlabelled")
+      ['fine']
+    """
+    held_out = set(dataset.validation.texts)
+    texts = [text for text in dataset.read_unlabelled() if text not in held_out]
+    if not texts:
+        raise InputError(f"{field}: {dataset.name} has no texts without labels")
+    return texts
+
+
+def check_size(field: str, size: int, available: int) -> None:
+    """Checks that `size` texts can be held out and at least one is left.
+
+    Raises:
+      InputError: they cannot.
+    """
+    if not 1 <= size < available:
+        raise InputError(f"{field} is {size}; expected 1 to {available - 1} of {available} reviews")
+
+
+def split_by_hash(examples: Examples, size: int, field: str) -> tuple[Examples, Examples]:
+    """Holds out the `size` texts with the smallest hashes, see `choose_by_hash`.
+
+    Args:
+      examples: the examples to split.
+      size: number of texts to hold out. 0: a tenth.
+      field: the config's field that holds the size, for the message.
+
+    Returns:
+      the rest, and the examples held out.
+
+    Raises:
+      InputError: the size is negative or leaves nothing.
+    """
+    hashes = np.fromiter(map(hash_of, examples.texts), np.uint64, len(examples))
+    chosen = choose_by_hash(hashes, size or tenth(len(examples)), field)
+    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+
+
+def tenth(n: int) -> int:
+    """Returns how many of n texts are held out if no size is given."""
+    return max(1, n // 10)
+
+
+def hash_of(text: str) -> int:
+    """Returns 64 bits of the text's BLAKE2b hash.
+
+    Example:
+      >>> hash_of("A fine film.") == hash_of("A fine film."), hash_of("A") < 2**64
+      (True, True)
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "big")
+
+
+def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
+    """Chooses the `size` texts with the smallest hashes.
+
+    The choice depends on the texts alone, not on their order. Copies of a text stay together: if a group of
+    copies does not fit, it is skipped.
+
+    Args:
+      hashes: uint64 [n], one per text.
+      size: number of texts to choose.
+      field: the config's field that holds the size, for the message.
+
+    Returns:
+      bool [n], True for the chosen texts.
+
+    Raises:
+      InputError: the size is below 1 or leaves nothing.
+
+    Example:
+      >>> choose_by_hash(np.array([7, 3, 9, 3], np.uint64), 3, "test_size")
+      array([ True,  True, False,  True])
+    """
+    check_size(field, size, len(hashes))
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    chosen, left = np.zeros(len(hashes), bool), size
+    for start, end in zip(first, [*first[1:], len(order)], strict=True):
+        if end - start <= left:
+            chosen[order[start:end]] = True
+            left -= end - start
+        if not left:
+            break
+    return chosen

@@ -1,0 +1,114 @@
+"""Predicts with a model exported to one file; needs only jax and numpy.
+
+    python imdb.pyz "A dull first hour, then pure joy." "Wonderful."
+    python imdb.pyz < reviews.txt
+
+Both print one JSON object for each text; stdin holds one text a line, in UTF-8. From Python:
+
+    sys.path.insert(0, "imdb.pyz")
+    from bahdanau_jax.interop.standalone import Exported
+    for prediction in Exported("imdb.pyz")(["Wonderful."]): ...
+
+`export.py` copies this module into the file, with the few modules that `export.MODULES` lists.
+"""
+
+import codecs
+import io
+import json
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+from jax import export
+
+from bahdanau_jax.data.words import WordIds, word_of
+from bahdanau_jax.token_ids import PAD
+
+_ROWS = (256, 16, 1)  # batch sizes; the model is compiled for each of them and each length
+_READ_BYTES = 2**20
+
+
+class Exported:
+    """A function from texts to predictions.
+
+    Args:
+      file: path of a file written by `export.export_model`.
+
+    Attributes:
+      about: the run, step, label names, bucket lengths and temperature.
+      call: the model, for any batch size and length: (weights by name, int32 ids [batch, time], 0 for
+        padding) -> probabilities float32 [batch, classes] and attention float32 [batch, time].
+      weights: the first argument of `call`.
+    """
+
+    def __init__(self, file: str):
+        with zipfile.ZipFile(file) as parts:
+            self.about: dict[str, Any] = json.loads(parts.read("about.json"))
+            vocabulary = json.loads(parts.read("vocabulary.json").decode("utf-8", "surrogatepass"))
+            self.call = jax.jit(export.deserialize(bytearray(parts.read("model.stablehlo"))).call)
+            with np.load(io.BytesIO(parts.read("weights.npz"))) as arrays:
+                self.weights = {name: jax.numpy.asarray(arrays[name]) for name in arrays.files}
+        self._words: list[str] = vocabulary["words"]
+        self._marks: bool = vocabulary.get("marks", False)
+        self._ids = WordIds(self._words)
+
+    def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns for each text its label, the probability of each class and the attention of each word."""
+        lengths: list[int] = self.about["bucket_lengths"]
+        ids = [self._ids.encode(text, marks=self._marks)[-lengths[-1] :] for text in texts]
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        found: dict[int, dict[str, Any]] = {}
+        while order:
+            rows = next(rows for rows in _ROWS if rows <= len(order))
+            chosen, order = order[:rows], order[rows:]
+            length = next(length for length in lengths if length >= len(ids[chosen[0]]))
+            batch = np.full((rows, length), PAD, np.int32)
+            for row, i in zip(batch, chosen, strict=True):
+                row[: len(ids[i])] = ids[i]
+            p, weights = map(np.asarray, self.call(self.weights, batch))
+            for row, i in enumerate(chosen):
+                found[i] = self._prediction(ids[i], p[row], weights[row, : len(ids[i])])
+        return [found[i] for i in range(len(ids))]
+
+    def _prediction(self, ids: Sequence[int], p: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+        names, best = self.about["label_names"], int(p.argmax())
+        return {
+            "label": names[best],
+            "probability": float(p[best]),
+            "probabilities": dict(zip(names, p.tolist(), strict=True)),
+            "words": [word_of(i, self._words) for i in ids],
+            "weights": weights.tolist(),
+        }
+
+
+def read_lines(stream: BinaryIO) -> Iterator[list[str]]:
+    """Yields the lines that have arrived so far, without waiting for more.
+
+    A process at the other end of a pipe may wait for an answer before it writes its next line. A byte order
+    mark is dropped, and bytes that are not UTF-8 become U+FFFD.
+    """
+    utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+    rest = ""
+    while data := stream.read1(_READ_BYTES):  # pyright: ignore[reportAttributeAccessIssue]
+        *lines, rest = (rest + decoder.decode(data)).split("\n")
+        yield lines
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield [rest.removesuffix("\n")]
+
+
+def main(file: str, arguments: Sequence[str]) -> None:
+    """Prints predictions for the arguments, or for the lines of stdin if there are none."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(__doc__)
+        return
+    model = Exported(file)
+    chunks: Iterable[Sequence[str]] = [arguments] if arguments else read_lines(sys.stdin.buffer)
+    for texts in chunks:
+        for prediction in model(texts):
+            print(json.dumps(prediction))
+        sys.stdout.flush()

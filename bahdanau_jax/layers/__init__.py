@@ -1,0 +1,22 @@
+"""The layers: masked LSTMs and additive attention, for use in your own models."""
+
+from bahdanau_jax.layers.attention import (
+    BahdanauAttention,
+    Memory,
+    additive_attention,
+    masked_softmax,
+)
+from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
+from bahdanau_jax.layers.recurrence import lstm_implementation
+
+__all__ = [
+    "LSTM",
+    "BahdanauAttention",
+    "BiLSTM",
+    "Memory",
+    "additive_attention",
+    "bilstm",
+    "lstm",
+    "lstm_implementation",
+    "masked_softmax",
+]

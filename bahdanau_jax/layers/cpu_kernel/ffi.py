@@ -1,0 +1,269 @@
+"""The kernel as a C function that XLA calls directly, without Python.
+
+XLA passes an XLA_FFI_CallFrame (jaxlib/include/xla/ffi/api/c_api.h, version 0.x), whose fields are read by
+offset. The calling thread and the free threads of XLA's pool run the parts of a call: each takes the next
+part until none is left. So a call finishes even if the pool is busy or has a single thread.
+"""
+
+import sys
+
+import numpy as np
+
+from bahdanau_jax.layers.cpu_kernel.backward import bahdanau_backward_part
+from bahdanau_jax.layers.cpu_kernel.build import (
+    compiled,
+    free,
+    i64,
+    library_function,
+    madvise,
+    njit,
+    types,
+    usleep,
+)
+from bahdanau_jax.layers.cpu_kernel.forward import bahdanau_forward_part
+from bahdanau_jax.layers.cpu_kernel.job import FIELDS, job_at
+from bahdanau_jax.layers.cpu_kernel.packing import pack, pack_transposed, sum_gradients, sum_inputs
+from bahdanau_jax.layers.cpu_kernel.simd import (
+    LANES,
+    PANEL,
+    ROW_BYTES,
+    TILE_ROWS,
+    allocate,
+    apart,
+    atomic_add,
+    call,
+    peek,
+    peek8,
+    peek32,
+    poke,
+    poke32,
+    symbol_address,
+)
+
+# Offsets in XLA_FFI_CallFrame
+EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULT_COUNT, RESULTS, ATTRIBUTES = (
+    8,
+    16,
+    24,
+    32,
+    72,
+    96,
+    112,
+    160,
+)
+# in XLA_FFI_Buffer, XLA_FFI_Api and Job
+BUFFER_DATA, BUFFER_DIMS = 24, 40
+API_MINOR, ERROR_DESTROY, POOL_SCHEDULE, POOL_SIZE = 36, np.int64(64), np.int64(136), np.int64(144)
+NEXT, DONE, HOLDERS, X, BIAS, RECORDS, OUT, D_X = (
+    8 * FIELDS.index(name)
+    for name in ("next", "done", "holders", "x", "bias", "records", "out", "d_x")
+)
+JOB_BYTES = np.int64(8 * len(FIELDS))
+EXECUTE = 3
+MANY_ROWS = 32  # rows that make one pass over the weights worthwhile
+LINUX = sys.platform.startswith("linux")
+
+
+@njit
+def split(job, threads, weight_bytes):
+    """Chooses the number of groups of rows and the number of parts; see job.py."""
+    B, D = job.batch, job.directions
+    # Two groups per thread even out other load on the machine, but each group reads all weights every step.
+    groups = threads * (2 if weight_bytes < 1 << 20 else 1)
+    if D == 2 and B < MANY_ROWS * groups:
+        # Each thread gets one direction and more rows. Then two threads compute the same rows of d_x.
+        groups = min((groups + 1) // 2, (B + MANY_ROWS - 1) // MANY_ROWS)
+        job.groups = max(1, min(max(groups, (threads + 1) // 2), B // TILE_ROWS))
+        job.parts = 2 * job.groups
+    else:
+        job.groups = max(1, min(groups, (B + TILE_ROWS - 1) // TILE_ROWS))
+        job.parts = job.groups
+
+
+@njit
+def plan(job):
+    """Deals the rows out to the groups, longest first, so that all groups have about equal work."""
+    apart()
+    B, T, P = job.batch, job.time, job.groups
+    lengths = allocate(8 * (B + T + 2))
+    firsts = lengths + 8 * B
+    for t in range(T + 2):
+        poke(firsts + 8 * t, 0)
+    for b in range(B):
+        n = i64(0)
+        for t in range(T):
+            n += peek8(job.mask + b * T + t) != 0
+        poke(lengths + 8 * b, n)
+        poke(firsts + 8 * (T - n + 1), peek(firsts + 8 * (T - n + 1)) + 1)
+    for t in range(1, T + 2):
+        poke(firsts + 8 * t, peek(firsts + 8 * t) + peek(firsts + 8 * (t - 1)))
+    most = (B + P - 1) // P
+    for p in range(P):
+        poke(job.counts + 8 * p, 0)
+        poke(job.group_size + 8 * p, 0)
+        poke(job.group_start + 8 * p, p * most)
+    for b in range(B):
+        n = peek(lengths + 8 * b)
+        rank = atomic_add(firsts + 8 * (T - n), 1)
+        p = rank % P
+        if rank // P % 2 == 1:
+            p = P - 1 - p
+        poke(job.rows + 8 * (p * most + rank // P), b)
+        atomic_add(job.counts + 8 * p, n)
+        atomic_add(job.group_size + 8 * p, 1)
+    free(lengths)
+
+
+@njit
+def release(address):
+    """Gives up one hold on the job. The last holder frees it."""
+    if atomic_add(address + HOLDERS, -1) == 1:
+        free(address)
+
+
+@library_function(1)
+def bahdanau_work(address):
+    """Runs parts until none is left."""
+    job = job_at(address)
+    while True:
+        part = atomic_add(address + NEXT, 1)
+        if part >= job.parts:
+            break
+        if job.backward:
+            bahdanau_backward_part(address, part)
+        else:
+            bahdanau_forward_part(address, part)
+        atomic_add(address + DONE, 1)
+    release(address)
+    return 0
+
+
+work_address = symbol_address("bahdanau_work")
+
+
+@njit
+def api_call(frame, function, a, b, size):
+    """Calls XLA's API function at offset `function` with {size, 0, a, b}; returns whether it succeeded."""
+    block = allocate(i64(32))
+    poke(block, size)
+    poke(block + 8, 0)
+    poke(block + 16, a)
+    poke(block + 24, b)
+    if size == 40:
+        poke(block + 24, work_address())
+        poke(block + 32, b)
+    error = call(peek(peek(frame + API) + function), block)
+    if error:
+        poke(block, 24)
+        poke(block + 16, error)
+        call(peek(peek(frame + API) + ERROR_DESTROY), block)
+    free(block)
+    return error == 0
+
+
+@njit
+def addresses(buffers, first, count, to):
+    """Copies the data addresses of `count` XLA_FFI_Buffers to `to`."""
+    for n in range(count):
+        poke(to + 8 * n, peek(peek(buffers + 8 * (first + n)) + BUFFER_DATA))
+
+
+@njit
+def attribute(frame, n):
+    """The nth int64 attribute, in alphabetical order."""
+    return peek(peek(peek(peek(frame + ATTRIBUTES) + 8 * n) + 8))
+
+
+@njit
+def huge_pages(address, size):
+    """Asks for huge pages for a large new buffer. 4 KB page faults would cost half as much as the work."""
+    if LINUX and size >= 1 << 22:
+        start = (address + 4095) // 4096 * 4096
+        madvise(start, (address + size - start) // 4096 * 4096, types.int32(14))
+
+
+@compiled(1)
+def handle(frame):
+    """Serves one XLA_FFI_CallFrame: plans the call, runs its parts and waits for the helpers."""
+    extension = peek(frame + EXTENSION)
+    if extension and peek32(extension + 8) == 1:  # XLA asks for our API version
+        metadata = peek(extension + 24)
+        # Within a major version, fields keep their offsets.
+        poke32(metadata + 24, types.int32(0))
+        poke32(metadata + 28, peek32(peek(frame + API) + API_MINOR))
+        poke32(metadata + 32, types.int32(0))  # no traits
+        return 0
+    if peek32(frame + STAGE) != EXECUTE:
+        return 0
+    arguments, results = peek(frame + ARGUMENTS), peek(frame + RESULTS)
+    address = allocate(JOB_BYTES)
+    job = job_at(address)
+    job.next = job.done = 0
+    job.backward, job.reverse = attribute(frame, i64(0)), attribute(frame, i64(1))
+    x_dims = peek(peek(arguments) + BUFFER_DIMS)
+    u_dims = peek(peek(arguments + 8 * 4) + BUFFER_DIMS)
+    B, T, F = peek(x_dims), peek(x_dims + 8), peek(x_dims + 16)
+    D, H = peek(u_dims), peek(u_dims + 8)
+    HP = (H + LANES - 1) // LANES * LANES
+    job.batch, job.time, job.features, job.directions, job.hidden, job.padded = B, T, F, D, H, HP
+    addresses(arguments, i64(0), i64(5), address + X)
+    if peek(peek(peek(arguments + 8 * 2) + BUFFER_DIMS)) == 0:
+        job.scale = 0
+    if job.backward:
+        addresses(arguments, i64(5), i64(4), address + RECORDS)
+        addresses(results, i64(0), i64(6), address + D_X)
+        huge_pages(job.d_x, 4 * B * T * F)
+    else:
+        addresses(arguments, i64(5), i64(3), address + BIAS)
+        addresses(results, i64(0), i64(3), address + OUT)
+        huge_pages(job.out, 4 * B * T * D * H)
+        job.save = peek(frame + RESULT_COUNT) > 3
+        if job.save:
+            addresses(results, i64(3), i64(1), address + RECORDS)
+            huge_pages(job.records, 24 * D * B * T * HP)
+
+    count = allocate(i64(8))
+    threads = (
+        peek(count) if api_call(frame, POOL_SIZE, peek(frame + CONTEXT), count, i64(32)) else i64(1)
+    )
+    free(count)
+    weight_bytes = (F + H + 1) * 16 * HP
+    split(job, threads, weight_bytes)
+    P = job.groups
+    job.counts = allocate(8 * (3 * P + B + P))
+    job.group_size = job.counts + 8 * P
+    job.group_start = job.group_size + 8 * P
+    job.rows = job.group_start + 8 * P
+    plan(job)
+    if job.backward:
+        job.d_x_second = 0
+        if job.parts > job.groups:
+            job.d_x_second = allocate(4 * B * T * F)
+            huge_pages(job.d_x_second, 4 * B * T * F)
+        columns = (F + PANEL - 1) // PANEL + (H + PANEL - 1) // PANEL
+        job.packed = job.packed_t = allocate(D * columns * 4 * HP * ROW_BYTES)
+        job.gradients = allocate(P * D * weight_bytes)
+        pack_transposed(job)
+    else:
+        job.packed = allocate(D * weight_bytes)
+        job.packed_bias = job.packed + D * (F + H) * 16 * HP
+        pack(job)
+
+    helpers = min(threads, job.parts) - 1
+    job.holders = helpers + 2  # the helpers, bahdanau_work() below, and this function
+    for _ in range(helpers):
+        if not api_call(frame, POOL_SCHEDULE, peek(frame + CONTEXT), address, i64(40)):
+            release(address)
+    bahdanau_work(address)
+    while atomic_add(address + DONE, 0) < job.parts:
+        usleep(types.uint32(20))  # a helper still runs its last part
+    if job.backward:
+        sum_gradients(job)
+        free(job.gradients)
+        if job.d_x_second:
+            sum_inputs(job)
+            free(job.d_x_second)
+    free(job.packed)
+    free(job.counts)
+    release(address)
+    return 0

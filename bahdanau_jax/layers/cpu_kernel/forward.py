@@ -1,0 +1,116 @@
+"""The forward pass. A part walks through time with only the rows that are real, so padding costs nothing."""
+
+from bahdanau_jax.layers.cpu_kernel.build import free, library_function
+from bahdanau_jax.layers.cpu_kernel.job import (
+    active_rows,
+    directions_of,
+    job_at,
+    load_input,
+    record_start,
+)
+from bahdanau_jax.layers.cpu_kernel.product import bahdanau_product
+from bahdanau_jax.layers.cpu_kernel.simd import (
+    LANES,
+    ROW_BYTES,
+    allocate,
+    copy,
+    fma,
+    load,
+    peek,
+    peek8,
+    poke,
+    sigmoid,
+    store,
+    tanh,
+    zero,
+)
+
+
+@library_function(2)
+def bahdanau_forward_part(address, part):
+    """Runs one part of a call: writes its outputs, last states and, if the job says so, its records."""
+    job = job_at(address)
+    T, F, H, HP, D = job.time, job.features, job.hidden, job.padded, job.directions
+    group = part % job.groups
+    first_direction, end_direction = directions_of(job, part)
+    R = peek(job.group_size + 8 * group)
+    rows = job.rows + 8 * peek(job.group_start + 8 * group)
+    panel_bytes = (F + H) * ROW_BYTES
+    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
+    scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
+    x = scratch
+    h = x + R * x_bytes
+    c = h + R * h_bytes
+    new_h = c + R * h_bytes
+    acc = new_h + R * h_bytes
+    active = acc + R * ROW_BYTES
+    x_table = active + 8 * R
+    h_table = x_table + 8 * R
+    for r in range(R):
+        poke(x_table + 8 * r, x + r * x_bytes)
+
+    for d in range(first_direction, end_direction):
+        record = record_start(job, d, group)
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            zero(h + r * h_bytes, HP)
+            zero(c + r * h_bytes, HP)
+            copy(h + r * h_bytes, job.h0 + start, H)
+            copy(c + r * h_bytes, job.c0 + start, H)
+        backwards = (d == 1) != (job.reverse != 0)
+        ahead = -1 if backwards else 1
+        for step in range(T):
+            t = T - 1 - step if backwards else step
+            n = active_rows(job, group, t, active)
+            if n < R:
+                for r in range(R):
+                    b = peek(rows + 8 * r)
+                    if not peek8(job.mask + b * T + t):
+                        zero(job.out + 4 * H * ((b * T + t) * D + d), H)
+            for i in range(n):
+                r = peek(active + 8 * i)
+                load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
+                poke(h_table + 8 * i, h + r * h_bytes)
+            for j in range(0, HP, LANES):
+                bias = job.packed_bias + 16 * (d * HP + j)
+                bias_i, bias_f = load(bias), load(bias + 4 * LANES)
+                bias_g, bias_o = load(bias + 8 * LANES), load(bias + 12 * LANES)
+                for i in range(n):
+                    store(acc + i * ROW_BYTES, bias_i)
+                    store(acc + i * ROW_BYTES + 4 * LANES, bias_f)
+                    store(acc + i * ROW_BYTES + 8 * LANES, bias_g)
+                    store(acc + i * ROW_BYTES + 12 * LANES, bias_o)
+                weights = job.packed + (d * HP + j) // LANES * panel_bytes
+                bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F)
+                bahdanau_product(n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, H)
+                for i in range(n):
+                    at = acc + i * ROW_BYTES
+                    gate_i, gate_f = sigmoid(load(at)), sigmoid(load(at + 4 * LANES))
+                    gate_g, gate_o = tanh(load(at + 8 * LANES)), sigmoid(load(at + 12 * LANES))
+                    at = c + peek(active + 8 * i) * h_bytes + 4 * j
+                    cell = load(at)
+                    new_cell = fma(gate_f, cell, gate_i * gate_g)
+                    store(at, new_cell)
+                    store(new_h + i * h_bytes + 4 * j, gate_o * tanh(new_cell))
+                    if job.save:
+                        at = record + i * 6 * h_bytes + 16 * j
+                        store(at, gate_i)
+                        store(at + 4 * LANES, gate_f)
+                        store(at + 8 * LANES, gate_g)
+                        store(at + 12 * LANES, gate_o)
+                        store(record + i * 6 * h_bytes + 4 * h_bytes + 4 * j, cell)
+            for i in range(n):
+                r = peek(active + 8 * i)
+                if job.save:
+                    copy(record + 5 * h_bytes, h + r * h_bytes, HP)
+                    record += 6 * h_bytes
+                copy(h + r * h_bytes, new_h + i * h_bytes, HP)
+                copy(
+                    job.out + 4 * H * ((peek(rows + 8 * r) * T + t) * D + d), new_h + i * h_bytes, H
+                )
+        for r in range(R):
+            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
+            copy(job.h + start, h + r * h_bytes, H)
+            copy(job.c + start, c + r * h_bytes, H)
+    free(scratch)
+    return 0

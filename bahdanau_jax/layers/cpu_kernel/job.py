@@ -1,0 +1,78 @@
+"""`Job` describes one call of the kernel. Every thread that works on the call reads it.
+
+A call is split into parts, which any thread may run. A part is a group of batch rows, in one direction or
+in both directions one after the other.
+"""
+
+import numba
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+from bahdanau_jax.layers.cpu_kernel.build import i64, njit
+from bahdanau_jax.layers.cpu_kernel.simd import apart, copy, multiply, peek, peek8, poke, send_for
+
+FIELDS = """next done holders parts groups backward
+  batch time features hidden padded directions reverse save
+  x mask scale w u  bias h0 c0  records d_out d_h d_c
+  out h c  d_x d_w d_u d_bias d_h0 d_c0
+  packed packed_t packed_bias gradients d_x_second counts group_size group_start rows""".split()
+JOB = np.dtype([(name, np.int64) for name in FIELDS])
+Job = numba.from_dtype(JOB)
+
+
+@intrinsic
+def _job_pointer(typingctx, address):
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(Job)(i64), codegen
+
+
+@njit
+def job_at(address):
+    """The job at an address; its fields can be read and assigned."""
+    return carray(_job_pointer(address), (1,))[0]
+
+
+@njit
+def active_rows(job, group, t, active):
+    """Writes the numbers of the group's rows that are real at step t to `active`; returns their count."""
+    apart()
+    rows = job.rows + 8 * peek(job.group_start + 8 * group)
+    n = 0
+    for r in range(peek(job.group_size + 8 * group)):
+        if peek8(job.mask + peek(rows + 8 * r) * job.time + t):
+            poke(active + 8 * n, r)
+            n += 1
+    return n
+
+
+@njit
+def load_input(job, d, batch_row, t, ahead, to):
+    """Copies one row of x, scaled for direction d, and prefetches the row of step t + ahead."""
+    apart()
+    at = job.x + 4 * job.features * (batch_row * job.time + t)
+    send_for(at + 4 * job.features * ahead, 4 * job.features)
+    if job.scale:
+        factor = job.scale + 4 * job.features * (d * job.batch + batch_row)
+        multiply(to, at, factor, job.features)
+    else:
+        copy(to, at, job.features)
+
+
+@njit
+def record_start(job, d, group):
+    """Address of the group's records of direction d. A record is [4 gates, old cell, old output] * padded."""
+    before = i64(0)
+    for g in range(group):
+        before += peek(job.counts + 8 * g)
+    return job.records + 24 * job.padded * (d * job.batch * job.time + before)
+
+
+@njit
+def directions_of(job, part):
+    """The first direction of a part, and the direction after its last."""
+    if job.parts == job.groups:
+        return i64(0), job.directions
+    return part // job.groups, part // job.groups + 1

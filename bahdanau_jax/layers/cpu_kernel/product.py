@@ -1,0 +1,152 @@
+"""The kernel's matrix product, blocked for vector registers.
+
+Weights lie in panels of PANEL columns, so one tile of the product has the four gates of LANES hidden units
+side by side: everything the cell needs.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from bahdanau_jax.layers.cpu_kernel.build import i64, library_function, njit
+from bahdanau_jax.layers.cpu_kernel.simd import (
+    LANES,
+    TILE_ROWS,
+    VECTORS,
+    apart,
+    byte_offset,
+    emit_fma,
+    emit_load,
+    emit_splat,
+    emit_store,
+    emits,
+    f32_ir,
+    i64_ir,
+    vec_ir,
+)
+
+DEPTH = 128  # rows of a weight panel that stay in the L1 cache while the tiles pass over them
+
+
+def _tile(rows, transposed):
+    """Emits acc[r, :] += sum over k of a[r, k] * b[k, :] for `rows` rows and PANEL columns, in registers.
+
+    acc and b are addresses with byte strides. `table` holds the addresses of a's rows, and `offset` is a
+    byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k.
+    """
+
+    @emits(types.void, *[i64] * 7)
+    def tile(b, acc, acc_stride, table, offset, b0, b_stride, k):
+        zero = ir.Constant(i64_ir, 0)
+        at = [(r, v) for r in range(rows) for v in range(VECTORS)]
+        cells = [
+            b.add(byte_offset(b, acc, acc_stride, r), ir.Constant(i64_ir, int(4 * LANES * v)))
+            for r, v in at
+        ]
+        starts = [emit_load(b, c, vec_ir) for c in cells]
+        if not transposed:
+            row = [b.add(table, ir.Constant(i64_ir, 8 * r)) for r in range(rows)]
+            a_rows = [b.add(emit_load(b, address, i64_ir, 8), offset) for address in row]
+        entry = b.block
+        loop = b.append_basic_block("tile")
+        done = b.append_basic_block("tile_done")
+        b.cbranch(b.icmp_signed(">", k, zero), loop, done)
+
+        b.position_at_end(loop)
+        index = b.phi(i64_ir)
+        sums = [b.phi(vec_ir) for _ in cells]
+        b_row = b.add(b0, b.mul(index, b_stride))
+        if transposed:
+            a_row = b.add(emit_load(b, byte_offset(b, table, index, 8), i64_ir, 8), offset)
+
+        def broadcast(r):
+            if transposed:
+                at = b.add(a_row, ir.Constant(i64_ir, 4 * r))
+            else:
+                at = byte_offset(b, a_rows[r], index, 4)
+            return emit_splat(b, emit_load(b, at, f32_ir))
+
+        def column(v):
+            return emit_load(b, b.add(b_row, ir.Constant(i64_ir, int(4 * LANES * v))), vec_ir)
+
+        # This order decides what LLVM keeps in registers. AVX-512 has 32, of which the sums leave 8: enough
+        # for all columns and one broadcast. AVX2 has 16 and leaves 4: the broadcasts and one column.
+        new: list[Any] = [None] * len(cells)
+        if LANES == 16:
+            columns = [column(v) for v in range(VECTORS)]
+            for r in range(rows):
+                a = broadcast(r)
+                for v in range(VECTORS):
+                    new[r * VECTORS + v] = emit_fma(b, a, columns[v], sums[r * VECTORS + v])
+        else:
+            broadcasts = [broadcast(r) for r in range(rows)]
+            for v in range(VECTORS):
+                w = column(v)
+                for r in range(rows):
+                    new[r * VECTORS + v] = emit_fma(b, broadcasts[r], w, sums[r * VECTORS + v])
+        following = b.add(index, ir.Constant(i64_ir, 1))
+        b.cbranch(b.icmp_signed("<", following, k), loop, done)
+        index.add_incoming(zero, entry)
+        index.add_incoming(following, loop)
+        for phi, start, value in zip(sums, starts, new, strict=True):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(value, loop)
+
+        b.position_at_end(done)
+        results = [b.phi(vec_ir) for _ in cells]
+        for cell, start, value, result in zip(cells, starts, new, results, strict=True):
+            result.add_incoming(start, entry)
+            result.add_incoming(value, loop)
+            emit_store(b, cell, result)
+
+    return tile
+
+
+def any_tile(transposed):
+    """Makes a numba function that runs the tile for `rows` rows, 1 <= rows <= TILE_ROWS."""
+    names = {f"tile{r}": _tile(r, transposed) for r in range(1, TILE_ROWS + 1)}
+    body = "".join(
+        f"  if rows == {r}:\n    tile{r}(acc, acc_stride, table, offset, b, b_stride, k)\n    return\n"
+        for r in range(TILE_ROWS, 0, -1)
+    )
+    exec(f"def tile(rows, acc, acc_stride, table, offset, b, b_stride, k):\n{body}", names)
+    return njit(names["tile"])
+
+
+tile, tile_transposed = any_tile(False), any_tile(True)
+
+
+@library_function(7)
+def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
+    """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; `table` holds the addresses of a's rows."""
+    apart()
+    for k in range(0, depth, DEPTH):
+        r = 0
+        for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
+            n = (rows - r + tiles - 1) // tiles
+            at = acc + r * acc_stride
+            tile(
+                n,
+                at,
+                acc_stride,
+                table + 8 * r,
+                4 * k,
+                b + k * b_stride,
+                b_stride,
+                min(DEPTH, depth - k),
+            )
+            r += n
+    return 0
+
+
+@library_function(7)
+def bahdanau_product_transposed(rows, acc, acc_stride, table, b, b_stride, depth):
+    """acc[r, :PANEL] += sum over k of a[k, r] * b[k, :PANEL]; `table` holds the addresses of a's rows."""
+    apart()
+    r = 0
+    for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
+        n = (rows - r + tiles - 1) // tiles
+        tile_transposed(n, acc + r * acc_stride, acc_stride, table, 4 * r, b, b_stride, depth)
+        r += n
+    return 0

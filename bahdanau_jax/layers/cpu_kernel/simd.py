@@ -1,0 +1,296 @@
+"""Low-level operations for numba code: raw memory, SIMD vectors and atomics.
+
+Addresses are plain int64. `vec` is a vector register of LANES float32, with + - * /.
+"""
+
+import operator
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from bahdanau_jax.layers.cpu_kernel.build import aligned_alloc, cpu_features, f32, i64, njit
+
+# LANES: floats in a vector register. TILE_ROWS: rows of a product's tile. A tile accumulates TILE_ROWS * 4
+# vectors in registers; AVX-512 and NEON have 32 registers, AVX2 has 16.
+_features = cpu_features()
+if "avx512f" in _features:
+    LANES, TILE_ROWS = 16, 6
+elif {"avx2", "fma"} <= _features:
+    LANES, TILE_ROWS = 8, 3
+else:
+    LANES, TILE_ROWS = 4, 6 if "neon" in _features else 3
+LANES = np.int64(LANES)  # an int is a literal to numba, which would compile callees again for each
+VECTORS = np.int64(4)  # vectors in a row of a tile: the four gates of LANES hidden units
+PANEL = VECTORS * LANES  # floats in a row of a tile
+ROW_BYTES = 4 * PANEL
+
+f32_ir, i64_ir, _i32_ir = ir.FloatType(), ir.IntType(64), ir.IntType(32)
+vec_ir = ir.VectorType(f32_ir, int(LANES))
+
+
+class _VecType(types.Type):
+    def __init__(self):
+        super().__init__(name=f"float32x{LANES}")
+
+
+vec = _VecType()
+
+
+@register_model(_VecType)
+class _VecModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, vec_ir)
+
+
+def emits(result, *argument_types):
+    """Decorator: makes `emit(builder, *values) -> value`, which emits LLVM IR, callable from numba code."""
+
+    def decorate(emit):
+        n = len(argument_types)
+        names = ", ".join(f"a{i}" for i in range(n))
+
+        def codegen(context, builder, sig, args):
+            value = emit(builder, *args)
+            return context.get_dummy_value() if result is types.void else value
+
+        scope = {"answer": (result(*argument_types), codegen)}
+        # numba reads the number of parameters from the signature.
+        exec(f"def {emit.__name__}(typingctx, {names}):\n  return answer", scope)
+        return intrinsic(scope[emit.__name__])
+
+    return decorate
+
+
+def _pointer(builder, address, kind):
+    return builder.inttoptr(address, ir.PointerType(kind))
+
+
+def emit_load(builder, address, kind, align=4):
+    return builder.load(_pointer(builder, address, kind), align=align)
+
+
+def emit_store(builder, address, value, align=4):
+    builder.store(value, _pointer(builder, address, value.type), align=align)
+
+
+def emit_splat(builder, scalar):
+    v = builder.insert_element(ir.Constant(vec_ir, ir.Undefined), scalar, ir.Constant(_i32_ir, 0))
+    zeros = ir.Constant(ir.VectorType(_i32_ir, int(LANES)), [0] * int(LANES))
+    return builder.shuffle_vector(v, v, zeros)
+
+
+def emit_fma(builder, a, b, c):
+    name = f"llvm.fma.v{LANES}f32"
+    fn = builder.module.globals.get(name) or ir.Function(
+        builder.module, ir.FunctionType(vec_ir, [vec_ir] * 3), name
+    )
+    return builder.call(fn, [a, b, c])
+
+
+def byte_offset(builder, base, index, size):
+    return builder.add(base, builder.mul(index, ir.Constant(i64_ir, size)))
+
+
+@emits(vec, i64)
+def load(b, address):
+    return emit_load(b, address, vec_ir)
+
+
+@emits(types.void, i64, vec)
+def store(b, address, value):
+    emit_store(b, address, value)
+
+
+@emits(f32, i64)
+def loadf(b, address):
+    return emit_load(b, address, f32_ir)
+
+
+@emits(types.void, i64, f32)
+def storef(b, address, value):
+    emit_store(b, address, value)
+
+
+@emits(i64, i64)
+def peek(b, address):
+    """Reads the int64 at address."""
+    return emit_load(b, address, i64_ir, 8)
+
+
+@emits(types.void, i64, i64)
+def poke(b, address, value):
+    emit_store(b, address, value, 8)
+
+
+@emits(types.void, i64, types.int32)
+def poke32(b, address, value):
+    emit_store(b, address, value)
+
+
+@emits(types.uint8, i64)
+def peek8(b, address):
+    return emit_load(b, address, ir.IntType(8), 1)
+
+
+@emits(types.int32, i64)
+def peek32(b, address):
+    return emit_load(b, address, _i32_ir)
+
+
+@emits(types.void, i64)
+def prefetch(b, address):
+    kind = ir.PointerType(ir.IntType(8))
+    fn = b.module.globals.get("llvm.prefetch.p0") or ir.Function(
+        b.module,
+        ir.FunctionType(ir.VoidType(), [kind, _i32_ir, _i32_ir, _i32_ir]),
+        "llvm.prefetch.p0",
+    )
+    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(_i32_ir, n) for n in (0, 2, 1)])
+
+
+@emits(vec, f32)
+def splat(b, scalar):
+    return emit_splat(b, scalar)
+
+
+@emits(vec, vec, vec, vec)
+def fma(b, x, y, z):
+    """x * y + z."""
+    return emit_fma(b, x, y, z)
+
+
+@emits(vec, vec, f32)
+def clip(b, x, limit):
+    """x clipped to [-limit, limit]. NaN stays NaN."""
+    high = emit_splat(b, limit)
+    low = emit_splat(b, b.fneg(limit))
+    x = b.select(b.fcmp_ordered(">", x, high), high, x)
+    return b.select(b.fcmp_ordered("<", x, low), low, x)
+
+
+@emits(i64, i64, i64)
+def atomic_add(b, address, amount):
+    """Adds to the int64 at address and returns its old value."""
+    return b.atomic_rmw("add", _pointer(b, address, i64_ir), amount, "seq_cst")
+
+
+@emits(i64, i64, i64)
+def call(b, function, argument):
+    """Calls the C function int64 f(int64) at address `function`."""
+    return b.call(_pointer(b, function, ir.FunctionType(i64_ir, [i64_ir])), [argument])
+
+
+def symbol_address(name):
+    """Makes a numba function that returns the address of the C symbol `name`."""
+
+    @emits(i64)
+    def address(b):
+        fn = b.module.globals.get(name) or ir.Function(
+            b.module, ir.FunctionType(i64_ir, [i64_ir]), name
+        )
+        return b.ptrtoint(fn, i64_ir)
+
+    return address
+
+
+@emits(types.void)
+def apart(b):
+    """Prevents inlining of the calling function, which cuts compile time to a third."""
+    b.function.attributes.add("noinline")
+
+
+def _operator(symbol, method):
+    @infer_global(symbol)
+    class _(ConcreteTemplate):
+        cases = [signature(vec, vec, vec)]
+
+    @lower_builtin(symbol, vec, vec)
+    def _(context, builder, sig, args):
+        return getattr(builder, method)(*args)
+
+
+_methods = {
+    operator.add: "fadd",
+    operator.sub: "fsub",
+    operator.mul: "fmul",
+    operator.truediv: "fdiv",
+}
+for _symbol, _method in _methods.items():
+    _operator(_symbol, _method)
+
+
+@njit
+def tanh(x):
+    """Rational approximation, as in Eigen and XLA; exactly +-1 when saturated."""
+    x = clip(x, f32(9.1))
+    s = x * x
+    p = fma(s, splat(f32(1.394553628e-8)), splat(f32(2.102733560e-5)))
+    p = fma(s, p, splat(f32(3.520756727e-3)))
+    p = fma(s, p, splat(f32(1.340216100e-1)))
+    p = fma(s, p, splat(f32(1.0)))
+    q = fma(s, splat(f32(8.015776984e-7)), splat(f32(3.326951409e-4)))
+    q = fma(s, q, splat(f32(2.597254514e-2)))
+    q = fma(s, q, splat(f32(4.673548340e-1)))
+    q = fma(s, q, splat(f32(1.0)))
+    return clip(x * p / q, f32(1.0))
+
+
+@njit
+def sigmoid(x):
+    half = splat(f32(0.5))
+    return fma(tanh(x * half), half, half)
+
+
+@njit
+def allocate(size):
+    return aligned_alloc(i64(64), (size + 127) // 64 * 64)
+
+
+@njit
+def copy(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(source + 4 * k))
+
+
+@njit
+def add(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(to + 4 * k) + load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(to + 4 * k) + loadf(source + 4 * k))
+
+
+@njit
+def multiply(to, source, factor, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(source + 4 * k) * load(factor + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(source + 4 * k) * loadf(factor + 4 * k))
+
+
+@njit
+def zero(to, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, splat(f32(0.0)))
+    for k in range(whole, n):
+        storef(to + 4 * k, f32(0.0))
+
+
+@njit
+def send_for(address, size):
+    """Prefetches `size` bytes. The rows of a step lie far apart, so the CPU does not guess the next one."""
+    for k in range(0, size, 64):
+        prefetch(address + k)

@@ -1,0 +1,75 @@
+"""Splits a layer's batch over the devices of the mesh around it (`jax.set_mesh`)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+AXIS = "data"  # the mesh axis along which a batch is split
+
+
+def splits_the_batch() -> bool:
+    """Returns whether the mesh around says how several devices share a batch."""
+    mesh = jax.sharding.get_abstract_mesh()
+    # Inside `jax.shard_map` all axes are manual, and each device sees only its own rows.
+    return AXIS in mesh.axis_names or (bool(mesh.axis_names) and mesh.are_all_axes_manual)
+
+
+def over_devices(layer: Callable) -> Callable:
+    """Wraps a layer's call so that each device computes its share of the rows.
+
+    XLA cannot split the kernel. It can split the scan, but its gradient sums over all steps and rows, for
+    which XLA would gather the whole batch on every device.
+
+    Args:
+      layer: takes inputs [batch, time, features], mask [batch, time] or None,
+        input_scale [directions, batch, features] or None, kernel, recurrent_kernel, bias, and h and c
+        [directions, batch, hidden]. Returns outputs [batch, time, ...] and (h, c).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = 1 if AXIS in mesh.manual_axes else mesh.shape.get(AXIS, 1)
+    if devices == 1:
+        return layer
+    rows, states, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
+    split = jax.shard_map(
+        layer,
+        in_specs=(rows, rows, states, whole, whole, whole, states, states),
+        out_specs=(rows, (states, states)),
+        check_vma=False,
+    )
+
+    def padded(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c):
+        batch, time, _ = inputs.shape
+        missing = -batch % devices
+        if not missing:
+            return split(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c)
+        # Fully masked rows fill up the last device: they change nothing and cost the kernel nothing.
+        mask = jnp.ones((batch, time), bool) if mask is None else mask
+        inputs, mask = (_pad(x, 0, missing) for x in (inputs, mask))
+        scale, h, c = (None if x is None else _pad(x, 1, missing) for x in (scale, h, c))
+        outputs, (h, c) = split(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c)
+        return outputs[:batch], (h[:, :batch], c[:, :batch])
+
+    return padded
+
+
+def in_auto_mode(function: Callable, inputs, out_specs: Callable) -> Callable:
+    """Wraps `function` so that XLA chooses the shardings inside it, on a mesh with explicit axes.
+
+    On other meshes, and without one, it returns `function` itself.
+
+    Args:
+      function: what to wrap.
+      inputs: [batch, ...]; the results' rows are sharded as these are.
+      out_specs: takes the sharding of the rows and returns the results' PartitionSpecs.
+    """
+    if not jax.sharding.get_abstract_mesh().explicit_axes:
+        return function
+    spec = jax.typeof(inputs).sharding.spec
+    return jax.sharding.auto_axes(function, out_sharding=out_specs(spec[0]))
+
+
+def _pad(x, axis: int, count: int):
+    """Adds `count` rows of zeros at the end of `axis`."""
+    return jnp.pad(x, [(0, count if n == axis else 0) for n in range(x.ndim)])

@@ -1,0 +1,19 @@
+"""The dtype that a layer computes in."""
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+def floating(x: ArrayLike) -> Array:
+    """Converts `x` to a JAX array of a floating dtype.
+
+    NumPy's float64 becomes float32 unless `jax_enable_x64` is set, and integers become float32.
+
+    Example:
+      >>> import numpy as np
+      >>> floating(np.array([1, 2])).dtype
+      dtype('float32')
+    """
+    array = jnp.asarray(x)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

@@ -1,0 +1,199 @@
+"""Runs an LSTM layer: chooses the implementation, splits it over devices and, if asked, over time.
+
+There are two implementations, equal up to rounding. `scan` (scan.py) is plain JAX, runs on any device and
+is the reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from bahdanau_jax.layers import cpu_kernel
+from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch
+from bahdanau_jax.layers.scan import scan_layer
+
+IMPLEMENTATIONS = ("auto", "scan", "native")
+
+
+def lstm_implementation(
+    implementation: str = "auto", *, dtype: DTypeLike = jnp.float32
+) -> tuple[str, str]:
+    """Returns the implementation that `lstm()` uses ("scan" or "native"), and the reason.
+
+    Args:
+      implementation: "auto", "scan" or "native".
+      dtype: the dtype of the matrix products.
+
+    Raises:
+      ValueError: the name is unknown, or "native" cannot run here. It never falls back silently.
+
+    Example:
+      >>> lstm_implementation("scan")
+      ('scan', 'asked for')
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {implementation!r}; expected one of {IMPLEMENTATIONS}")
+    if implementation == "scan":
+        return "scan", "asked for"
+    if jax.default_backend() != "cpu":
+        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
+    elif jax.device_count() > 1 and not splits_the_batch():
+        obstacle = (
+            f"there are {jax.device_count()} devices, and no mesh (jax.set_mesh) with an axis 'data'"
+            " along which to split the batch"
+        )
+    else:
+        obstacle = kernel_obstacle(implementation, dtype)
+    if obstacle is None:
+        return "native", "asked for" if implementation == "native" else "a CPU, float32"
+    if implementation == "native":
+        raise ValueError(f"implementation is 'native', which cannot run here: {obstacle}")
+    return "scan", obstacle
+
+
+def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
+    """Returns why a CPU would not use `native`, or None if it would. Does not initialize JAX's devices."""
+    if implementation == "scan":
+        return "scan is asked for"
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if dtype != jnp.float32:
+        return f"the dtype is {dtype}, and native computes in float32"
+    slow = cpu_kernel.slower_than_scan() if implementation == "auto" else None
+    return slow or cpu_kernel.obstacle()
+
+
+def run_layer(
+    inputs,  # [batch, time, features]
+    kernel,  # [directions, features, 4*hidden]
+    recurrent_kernel,  # [directions, hidden, 4*hidden]
+    bias,  # [directions, 4*hidden]
+    mask,  # [batch, time] bool, or None
+    initial_state,  # (h, c), each [directions, batch, hidden], or None
+    input_scale,  # [directions, batch, features], or None
+    *,
+    reverse: bool,
+    dtype: DTypeLike | None,
+    implementation: str,
+    chunk_size: int,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Runs one direction, or two over the same inputs in opposite directions. See `lstm`.
+
+    Returns:
+      outputs [batch, time, directions*hidden] and (h, c), each [directions, batch, hidden].
+    """
+    dtype = jax.dtypes.canonicalize_dtype(dtype or inputs.dtype)
+    run = partial(
+        _run_layer,
+        reverse=reverse,
+        dtype=dtype,
+        native=lstm_implementation(implementation, dtype=dtype)[0] == "native",
+        chunk_size=chunk_size,
+    )
+
+    def out_specs(rows):
+        state = PartitionSpec(None, rows, None)
+        return PartitionSpec(rows, None, None), (state, state)
+
+    run = in_auto_mode(run, inputs, out_specs)
+    return run(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale)
+
+
+def _run_layer(
+    inputs,
+    kernel,
+    recurrent_kernel,
+    bias,
+    mask,
+    initial_state,
+    input_scale,
+    *,
+    reverse,
+    dtype,
+    native,
+    chunk_size,
+):
+    directions, hidden = recurrent_kernel.shape[:2]
+    carry_dtype = jnp.promote_types(inputs.dtype, jnp.float32)
+    if initial_state is None:
+        zeros = jnp.zeros((directions, inputs.shape[0], hidden), carry_dtype)
+        initial_state = zeros, zeros
+    h, c = (x.astype(carry_dtype) for x in initial_state)
+    if input_scale is not None:
+        input_scale = jax.lax.stop_gradient(input_scale)
+    if mask is not None and not native:
+        # Otherwise a NaN or infinity at a masked step gets into the weights' gradient: 0 * inf is NaN.
+        inputs = jnp.where(mask[:, :, None], inputs, 0)
+
+    def run(inputs, mask, h, c, only=slice(None)):
+        """Runs the directions `only` over these inputs."""
+        backwards = [reverse, not reverse][:directions][only]
+        if native:
+            layer = partial(cpu_kernel.layer, reverse=backwards[0])
+        else:
+            layer = partial(_scan_directions, backwards=backwards, dtype=dtype)
+        weights = kernel[only], recurrent_kernel[only], bias[only]
+        scale = None if input_scale is None else input_scale[only]
+        return over_devices(layer)(inputs, mask, scale, *weights, h, c)
+
+    if not 0 < chunk_size < inputs.shape[1]:
+        return run(inputs, mask, h, c)
+    results = []
+    for d in range(directions):  # each direction walks the chunks from its own end
+        one = slice(d, d + 1)
+        run_one = partial(run, only=one)
+        backward = reverse != (d == 1)
+        results.append(_in_chunks(run_one, inputs, mask, h[one], c[one], chunk_size, backward))
+    outputs, states = zip(*results, strict=True)
+    h, c = (jnp.concatenate(x) for x in zip(*states, strict=True))
+    return jnp.concatenate(outputs, axis=-1), (h, c)
+
+
+def _scan_directions(
+    inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, *, backwards, dtype
+):
+    """Runs `scan_layer` in each direction. Shapes are those of `run_layer`."""
+    results = [
+        scan_layer(
+            inputs if scale is None else inputs * scale[d][:, None, :],
+            kernel[d],
+            recurrent_kernel[d],
+            bias[d],
+            mask,
+            (h[d], c[d]),
+            reverse=backward,
+            dtype=dtype,
+        )
+        for d, backward in enumerate(backwards)
+    ]
+    outputs, states = zip(*results, strict=True)
+    h, c = (jnp.stack(x) for x in zip(*states, strict=True))
+    return jnp.concatenate(outputs, axis=-1), (h, c)
+
+
+def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
+    """Runs `run` chunk by chunk. The gradient keeps each chunk's inputs and first state, nothing else."""
+    batch, time, features = inputs.shape
+    chunks = -(-time // chunk_size)
+    if mask is None:
+        mask = jnp.ones((batch, time), bool)
+    missing = chunks * chunk_size - time  # masked steps fill up the last chunk, and change nothing
+    inputs = jnp.pad(inputs, ((0, 0), (0, missing), (0, 0)))
+    mask = jnp.pad(mask, ((0, 0), (0, missing)))
+    xs = (
+        jnp.moveaxis(inputs.reshape(batch, chunks, chunk_size, features), 1, 0),
+        jnp.moveaxis(mask.reshape(batch, chunks, chunk_size), 1, 0),
+    )
+
+    @jax.checkpoint
+    def body(state, x):
+        outputs, state = run(*x, *state)
+        return state, outputs
+
+    state, outputs = jax.lax.scan(body, (h, c), xs, reverse=reverse)
+    # [chunks, batch, chunk_size, hidden] -> [batch, chunks * chunk_size, hidden]
+    outputs = jnp.moveaxis(outputs, 0, 1).reshape(batch, chunks * chunk_size, h.shape[-1])
+    return outputs[:, :time], state

@@ -1,0 +1,144 @@
+"""A run that learns word vectors and leaves them in a folder, for classifiers to start from."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+
+from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
+from bahdanau_jax.data.load import load_dataset
+from bahdanau_jax.data.vocabulary import Vocabulary
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.evaluation.metrics import figures_with_interval
+from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
+from bahdanau_jax.recipes.word_vectors import skip_gram
+from bahdanau_jax.runs import console as show
+from bahdanau_jax.runs import environment, fingerprints, multihost
+from bahdanau_jax.runs.config import WordVectorsConfig, parse_config
+from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.preemption import Stopped, StopSignals
+from bahdanau_jax.runs.safe_files import write_json
+
+
+def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
+    """Learns word vectors and writes them to `workdir`, as vectors.npy with their vocabulary.
+
+    This takes minutes and saves nothing half done: a run that was stopped begins again, with the same bits as
+    result. It reads neither validation nor test texts. At the end, a logistic regression on the mean vector
+    of each text shows on validation how much the vectors alone know of the labels.
+
+    Args:
+      config: as made by `experiments/imdb_vectors.py`.
+      workdir: the run's folder; a folder that holds a run of another config is refused.
+
+    Returns:
+      the result, as written to `workdir/result.json`.
+
+    Raises:
+      InputError: the config, the folder or the data is not as expected.
+      DataNotFound: the data set is neither prepared nor reachable.
+      Stopped: a signal asked to stop.
+    """
+    multihost.check_alone("learning word vectors")
+    settings = parse_config(config)
+    if not isinstance(settings, WordVectorsConfig):
+        raise InputError("config.task is missing; expected 'word_vectors'")
+    with open_workdir(workdir, settings.model_dump()) as workdir, StopSignals() as stop:
+        console = show.make_console()
+        finished = show.show_finished(console, workdir)
+        if finished is not None:
+            return finished
+        started = time.monotonic()
+
+        # Data: texts, then ids.
+        dataset = load_dataset(settings.data.model_dump(), seed=settings.seed)
+        unlabelled = unlabelled_texts(dataset, "config.unlabelled") if settings.unlabelled else []
+        texts = [*dataset.train.texts, *unlabelled]
+        vocabulary = Vocabulary.build(texts, size=settings.vocab_size, marks=settings.marks)
+        write_json(
+            workdir / "data.json",
+            fingerprints.of_data(dataset, vocabulary)
+            | {"texts": {"number": len(texts), "sha256": fingerprints.of_json(texts)}},
+        )
+        vocabulary.save(workdir / "vocabulary.json")
+        ids = vocabulary.encode_all(texts)
+        words = sum(len(row) - 1 for row in ids)
+        console.print(
+            f"{len(texts):,} texts, {words:,} words, {settings.epochs} epochs", style="bold"
+        )
+
+        # Vectors.
+        model = settings.model
+        vectors = skip_gram(
+            ids,
+            vocab_size=settings.vocab_size,
+            features=model.embedding_features,
+            window=model.window,
+            negatives=model.negatives,
+            subsample=model.subsample,
+            epochs=settings.epochs,
+            seed=settings.seed,
+            after_epoch=_report_epochs(console, stop, settings.epochs),
+        )
+
+        # Result.
+        sha256 = save_vectors(workdir, vectors)
+        validation = probe(vectors, ids[: len(dataset.train)], dataset, vocabulary)
+        result = {
+            "dataset": dataset.name,
+            "splits": {"validation": validation},
+            "seed": settings.seed,
+            "texts": len(texts),
+            "words": words,
+            "epochs": settings.epochs,
+            "steps": None,  # gensim counts none
+            "vectors_sha256": sha256,
+            "parameters": vectors.size,
+            "wall_clock_seconds": time.monotonic() - started,
+            **environment.peak_memory(),
+            **environment.provenance(),
+            "workdir": str(workdir),
+        }
+        write_json(workdir / "result.json", result)
+        show.show_result(console, result)
+    return result
+
+
+def _report_epochs(console: Console, stop: StopSignals, epochs: int) -> Callable[[int], None]:
+    """Returns a function that prints each finished epoch, and raises Stopped if a signal asked to stop."""
+    begun = time.monotonic()
+
+    def after_epoch(done: int) -> None:
+        left = (time.monotonic() - begun) / done * (epochs - done)
+        console.print(f"epoch {done} of {epochs}, {show.format_seconds(left)} left")
+        if stop.asked:
+            raise Stopped(f"stopped by {stop.asked} in epoch {done} of {epochs}")
+
+    return after_epoch
+
+
+def probe(
+    vectors: np.ndarray, train_ids: Sequence[np.ndarray], dataset: Dataset, vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Fits a logistic regression to the mean vector of each training text.
+
+    Args:
+      vectors: float32 [vocab_size, features].
+      train_ids: int32 ids of each text of `dataset.train`.
+      dataset: with at least two classes in train.
+      vocabulary: of the vectors.
+
+    Returns:
+      figures on validation, as `metrics.figures_with_interval`.
+    """
+    validation_ids = vocabulary.encode_all(dataset.validation.texts)
+    train, validation = (mean_vectors(vectors, ids) for ids in (train_ids, validation_ids))
+    solver = LogisticRegression(max_iter=1_000).fit(train, dataset.train.labels)
+    logits = np.asarray(solver.decision_function(validation), np.float32)
+    logits = logits.reshape(len(validation), -1)  # one for two classes
+    return figures_with_interval(logits, dataset.validation)

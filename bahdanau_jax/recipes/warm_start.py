@@ -1,0 +1,145 @@
+"""Starts a classifier from another run: from its word vectors, or from its embedding and first BiLSTM."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Float
+
+from bahdanau_jax.data.vocabulary import Vocabulary
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs import fingerprints
+from bahdanau_jax.runs.checkpoints import restore_part
+from bahdanau_jax.runs.safe_files import read_json, write_bytes
+
+VECTORS = "vectors.npy"
+_HEADER_BYTES = 128  # of a .npy file
+
+
+def save_vectors(folder: Path, vectors: Float[np.ndarray, "vocab_size features"]) -> str:
+    """Writes vectors.npy atomically; returns the digest that result.json keeps.
+
+    Raises:
+      InputError: the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.save(content, vectors, allow_pickle=False)
+    write_bytes(folder / VECTORS, content.getvalue())
+    return fingerprints.of_array(vectors)
+
+
+def read_vectors(
+    folder: Path, vocab_size: int, features: int
+) -> Float[np.ndarray, "vocab_size features"]:
+    """Reads the file that `save_vectors` wrote.
+
+    Raises:
+      InputError: the file is missing, damaged or of another shape.
+    """
+    file, shape = folder / VECTORS, (vocab_size, features)
+    result = read_json(folder / "result.json")
+    # The shape fixes the file's length, so a larger file is never read.
+    expected = _HEADER_BYTES + 4 * vocab_size * features
+    if (size := file.stat().st_size) != expected:
+        raise InputError(
+            f"{file} has {size:,} bytes; expected {expected:,}, which float32 vectors of shape "
+            f"{list(shape)} (vocab_size, embedding_features) take"
+        )
+    try:
+        vectors = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+    if vectors.shape != shape or vectors.dtype != np.float32:
+        raise InputError(
+            f"{file} holds {vectors.dtype} of shape {list(vectors.shape)}; expected float32 of {list(shape)}"
+        )
+    digest = fingerprints.of_array(vectors)
+    if not isinstance(result, dict) or result.get("vectors_sha256") != digest:
+        raise InputError(f"{file} is damaged: its digest differs from the one in result.json")
+    return vectors
+
+
+def mean_vectors(
+    vectors: Float[np.ndarray, "vocab_size features"], ids: Sequence[np.ndarray]
+) -> Float[np.ndarray, "texts features"]:
+    """Returns the mean of each text's vectors.
+
+    Example:
+      >>> mean_vectors(np.array([[0.0], [2.0], [4.0]]), [np.array([1, 2]), np.array([1])])
+      array([[3.],
+             [2.]])
+    """
+    return np.stack([vectors[row].mean(axis=0) for row in ids])
+
+
+def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
+    """Reads the vocabulary of the run to start from, so that ids mean the same in both runs.
+
+    Raises:
+      InputError: there is none, it has more than `size` ids, or it splits words by another rule.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / "vocabulary.json").is_file():
+        raise InputError(
+            f"config.init_from is {str(folder)!r}, which holds no vocabulary.json; expected the "
+            "folder of a run, such as one of experiments/imdb_vectors.py"
+        )
+    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    if len(vocabulary) > size:  # it may be smaller, if the run's texts had fewer words
+        raise InputError(
+            f"config.vocab_size is {size}, and config.init_from's {folder}/vocabulary.json has "
+            f"{len(vocabulary)} ids; expected at least as many"
+        )
+    if vocabulary.marks != marks:
+        raise InputError(
+            f"config.marks is {marks}, and {vocabulary.marks} in config.init_from's {folder}; "
+            "expected the same"
+        )
+    return vocabulary
+
+
+def start_from(folder: str | Path, network: Any) -> int:
+    """Copies a run's word vectors, or its newest checkpoint's embedding and first BiLSTM, into a network.
+
+    The other weights of the network stay.
+
+    Args:
+      folder: of a run that learned word vectors, or of a classifier's run.
+      network: an AttentionClassifier, or a module with an `embedding` and an `encoder` as it has, of the same
+        vocab_size, embedding_features and hidden_features as the run.
+
+    Returns:
+      the step of the checkpoint; 0 for word vectors.
+
+    Raises:
+      InputError: the folder has no complete checkpoint, it is damaged, or its sizes do not fit.
+
+    Example::
+
+        network = AttentionClassifier(30_000, rngs=nnx.Rngs(0))
+        start_from("runs/imdb_vectors", network)
+    """
+    folder = Path(folder).expanduser()
+    try:
+        if (folder / VECTORS).is_file():
+            table = network.embedding.embedding
+            table[...] = jnp.asarray(read_vectors(folder, *table.shape))
+            return 0
+        part = nnx.Dict(embedding=network.embedding, encoder=nnx.Dict({"0": network.encoder[0]}))
+        state = nnx.state(part, nnx.Param)
+        step, arrays = restore_part(folder, nnx.to_pure_dict(state))
+    except InputError as error:
+        raise InputError(f"config.init_from: {error}") from error
+    except AttributeError as error:
+        raise InputError(
+            f"config.init_from: {type(network).__name__} cannot start from a run ({error}); expected "
+            "an `embedding` and an `encoder` as AttentionClassifier has"
+        ) from error
+    nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
+    nnx.update(part, state)
+    return step

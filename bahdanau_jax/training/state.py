@@ -1,0 +1,70 @@
+"""Model and optimizer as one state, the same on every device."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from bahdanau_jax.data.batches import steps_per_epoch
+from bahdanau_jax.data.dataset import Dataset
+from bahdanau_jax.models.build import build_classifier
+from bahdanau_jax.recipes.warm_start import start_from
+from bahdanau_jax.training.loss import class_weights
+from bahdanau_jax.training.optimizer import make_optimizer
+from bahdanau_jax.training.session import Session
+from bahdanau_jax.training.sharding import on_every_device
+
+
+class Setup(NamedTuple):
+    """What is built before training.
+
+    Attributes:
+      model, optimizer: with their first values.
+      graphdef: of `nnx.split((model, optimizer))`.
+      state: of the same, on every device.
+      class_counts: training texts of each class.
+      class_weights: factor of each class's loss; None: 1.
+      epoch_steps, total_steps: number of steps.
+    """
+
+    model: Any
+    optimizer: nnx.Optimizer
+    graphdef: nnx.GraphDef
+    state: Any
+    class_counts: np.ndarray
+    class_weights: tuple[float, ...] | None
+    epoch_steps: int
+    total_steps: int
+
+
+def build_state(run: Session, dataset: Dataset) -> Setup:
+    """Makes the model and its optimizer. If `config.init_from` names a run, the model starts from it.
+
+    Raises:
+      InputError: `config.init_from` is not a run with fitting sizes.
+    """
+    config = run.config
+    model = build_classifier(
+        config.model.model_dump(),
+        config.vocab_size,
+        len(dataset.label_names),
+        rngs=nnx.Rngs(config.seed),
+    )
+    if config.init_from:
+        start_from(config.init_from, getattr(model, "network", model))
+    counts = np.bincount(dataset.train.labels, minlength=len(dataset.label_names))
+    epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
+    total_steps = epoch_steps * config.epochs
+    transformation = make_optimizer(**config.optimizer.model_dump(), total_steps=total_steps)
+    optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
+    graphdef, state = nnx.split((model, optimizer))
+    return Setup(
+        model,
+        optimizer,
+        graphdef,
+        on_every_device(run.mesh, state),
+        counts,
+        class_weights(counts) if config.class_weights else None,
+        epoch_steps,
+        total_steps,
+    )

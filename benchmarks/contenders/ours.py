@@ -1,0 +1,128 @@
+"""bahdanau-jax. The only module of the benchmark that uses the training code."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bahdanau_jax import AttentionClassifier, BiLSTM
+from bahdanau_jax.data.batches import Batch, plan_by_length, plan_epoch
+from bahdanau_jax.training.compile import Evaluator
+from bahdanau_jax.training.optimizer import make_optimizer
+from bahdanau_jax.training.sharding import make_mesh, replicated, shard_batches
+from bahdanau_jax.training.steps import choose_microbatches, train_step
+from benchmarks.network import Sizes
+from experiments import imdb
+
+flags.FLAGS.mark_as_parsed()  # Grain refuses to run before absl's global flags are parsed
+
+
+def bucket_lengths() -> tuple[int, ...]:
+    """The padded lengths of `imdb.py`."""
+    return tuple(imdb.get_config().bucket_lengths)
+
+
+def padded_length(lengths: np.ndarray, buckets: Sequence[int]) -> int:
+    """The length that a batch of these lengths is padded to."""
+    return int(buckets[int(np.searchsorted(buckets, lengths.max()))])
+
+
+def epoch_plan(lengths: np.ndarray, batch_size: int, buckets: Sequence[int]) -> list[np.ndarray]:
+    """The rows of each batch of an epoch."""
+    return plan_epoch(lengths, batch_size, buckets, np.random.default_rng(0))
+
+
+def prediction_plan(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The rows of each batch of a prediction."""
+    return plan_by_length(lengths, batch_size)
+
+
+class Network:
+    """The classifier, as `train_and_evaluate` trains and evaluates it."""
+
+    def __init__(self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int]):
+        self.model = AttentionClassifier(
+            sizes.vocab_size,
+            embedding_features=sizes.embedding_features,
+            hidden_features=sizes.hidden_features,
+            num_layers=sizes.num_layers,
+            attention_units=sizes.attention_units,
+            head_features=sizes.head_features,
+            dropout=sizes.dropout,
+            head_dropout=sizes.head_dropout,
+            rngs=nnx.Rngs(0),
+        )
+        self.model.train()
+        transformation = make_optimizer("adam", 1e-3, total_steps=1, eps=1e-7)
+        optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
+        self._mesh = make_mesh()
+        graphdef, state = nnx.split((self.model, optimizer))
+        self._state = jax.device_put(state, replicated(self._mesh))
+        microbatches = choose_microbatches(0, batch_size, self._mesh.size)
+        step = partial(train_step, graphdef, microbatches=microbatches)
+        self._step = jax.jit(step, donate_argnums=0, out_shardings=replicated(self._mesh))
+        self._eval_rows, self._buckets = batch_size // microbatches, buckets
+
+    @cached_property
+    def _evaluate(self) -> Evaluator:
+        # Made when first needed: it compiles in a thread and would disturb other measurements.
+        return Evaluator(
+            self.model,
+            self._buckets,
+            batch_size=self._eval_rows,
+            mesh=self._mesh,
+            pool=ThreadPoolExecutor(1),
+        )
+
+    def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
+        """Takes one step, waits for the updated weights and returns the loss."""
+        n = len(ids)
+        batch = Batch(ids, labels, np.ones(n, bool), np.arange(n, dtype=np.int32))
+        (batch,) = shard_batches(iter([batch]), self._mesh)
+        self._state, report = jax.block_until_ready(self._step(self._state, batch))
+        return float(report.metrics.loss_sum) / n
+
+    def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits [n], in the order of `rows`."""
+        return self._evaluate(self._state[0], rows)[:, 0]
+
+
+def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:
+    """Forward and backward through one BiLSTM on inputs [batch, time, features]."""
+    layer = BiLSTM(inputs.shape[-1], hidden, rngs=nnx.Rngs(0))
+    mesh = make_mesh()
+    rows = PartitionSpec("data") if len(inputs) % mesh.size == 0 else PartitionSpec()
+    graphdef, state = nnx.split(layer)
+    state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+    x = jax.device_put(inputs, NamedSharding(mesh, rows))
+
+    def loss(state, x):
+        return jnp.mean(jnp.square(nnx.merge(graphdef, state)(x)[0]))
+
+    # allow_int: the state also holds the counters of random streams.
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1), allow_int=True))
+
+    def run() -> None:
+        jax.block_until_ready(gradient(state, x))
+
+    return run
+
+
+def matmul_flops_per_second(n: int = 4096) -> Callable[[], float]:
+    """Returns a function that measures a float32 product of two n x n matrices."""
+    a = jnp.ones((n, n)) / n
+    product = jax.jit(jnp.matmul)
+
+    def measure() -> float:
+        begun = time.perf_counter()
+        product(a, a).block_until_ready()
+        return 2 * n**3 / (time.perf_counter() - begun)
+
+    return measure

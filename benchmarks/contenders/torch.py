@@ -1,0 +1,122 @@
+"""PyTorch: nn.LSTM on all cores, or on a GPU that PyTorch finds.
+
+Padded, as usual: the forward state is gathered at each review's end and the attention is masked, but the
+backward direction starts in the padding, since nn.LSTM takes no mask. `packed` is exact and slow on a CPU.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.data import pad
+from benchmarks.network import Sizes
+
+torch.set_num_threads(
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Classifier(nn.Module):
+    """The notebook's network. An nn.LSTM has a second bias in each direction."""
+
+    def __init__(self, sizes: Sizes, *, packed: bool = False):
+        super().__init__()
+        self.packed, self.dropout = packed, sizes.dropout
+        width, units = 2 * sizes.hidden_features, sizes.attention_units
+        features = [sizes.embedding_features] + [width] * (sizes.num_layers - 1)
+        self.embedding = nn.Embedding(sizes.vocab_size, sizes.embedding_features)
+        self.encoder = nn.ModuleList(
+            nn.LSTM(size, sizes.hidden_features, batch_first=True, bidirectional=True)
+            for size in features
+        )
+        self.query = nn.Linear(width, units)
+        self.key = nn.Linear(width, units, bias=False)
+        self.score = nn.Linear(units, 1, bias=False)
+        self.hidden = nn.Linear(width, sizes.head_features)
+        self.head_dropout = nn.Dropout(sizes.head_dropout)
+        self.output = nn.Linear(sizes.head_features, 1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits [batch] of ids [batch, time]."""
+        mask = ids != 0
+        lengths = mask.sum(dim=1)
+        x = self.embedding(ids)
+        for lstm in self.encoder:
+            # One mask per review, shared by all steps and both directions.
+            ones = x.new_ones(len(ids), 1, x.shape[-1])
+            x = self._run(
+                lstm, x * nn.functional.dropout(ones, self.dropout, self.training), lengths
+            )
+        forward, backward = x.chunk(2, dim=-1)
+        last = forward[torch.arange(len(ids), device=ids.device), lengths - 1]
+        query = self.query(torch.cat([last, backward[:, 0]], dim=-1))
+        scores = self.score(torch.tanh(query[:, None] + self.key(x)))[:, :, 0]
+        weights = scores.masked_fill(~mask, -1e9).softmax(dim=-1)
+        context = torch.einsum("bt,btv->bv", weights, x)
+        return self.output(self.head_dropout(torch.relu(self.hidden(context))))[:, 0]
+
+    def _run(self, lstm, x, lengths):
+        if not self.packed:
+            return lstm(x)[0]
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths.cpu(), batch_first=True, enforce_sorted=False
+        )
+        return nn.utils.rnn.pad_packed_sequence(
+            lstm(packed)[0], batch_first=True, total_length=x.shape[1]
+        )[0]
+
+
+class Network:
+    """The classifier with Adam."""
+
+    def __init__(
+        self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int], packed: bool = False
+    ):
+        torch.manual_seed(0)
+        self._batch_size, self._length = batch_size, buckets[-1]
+        self.model = Classifier(sizes, packed=packed).to(DEVICE)
+        self._optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, eps=1e-7)
+
+    def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
+        self.model.train()
+        self._optimizer.zero_grad()
+        logits = self.model(torch.from_numpy(ids).to(DEVICE))
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            logits, torch.from_numpy(labels).to(logits)
+        )
+        loss.backward()
+        self._optimizer.step()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return loss.item()
+
+    def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Logits [n]."""
+        self.model.eval()
+        with torch.inference_mode():
+            batches = [
+                self.model(
+                    torch.from_numpy(pad(rows[i : i + self._batch_size], self._length)).to(DEVICE)
+                )
+                for i in range(0, len(rows), self._batch_size)
+            ]
+            return torch.cat(batches).cpu().numpy()
+
+
+def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:
+    """Forward and backward through one nn.LSTM on inputs [batch, time, features]."""
+    lstm = nn.LSTM(inputs.shape[-1], hidden, batch_first=True, bidirectional=True).to(DEVICE)
+    x = torch.from_numpy(inputs).to(DEVICE).requires_grad_()
+
+    def run() -> None:
+        lstm.zero_grad()
+        x.grad = None
+        lstm(x)[0].square().mean().backward()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return run

