@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bahdanau_jax.data.vocabulary import Vocabulary, split_words
+    from bahdanau_jax.data.vocabulary import Vocabulary
+    from bahdanau_jax.data.words import split_words
     from bahdanau_jax.errors import DataNotFound, InputError
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
     from bahdanau_jax.layers.attention import (
@@ -57,7 +58,7 @@ _MODULES = {
     "lstm": "layers.lstm",
     "lstm_implementation": "layers.recurrence",
     "masked_softmax": "layers.attention",
-    "split_words": "data.vocabulary",
+    "split_words": "data.words",
 }
 
 

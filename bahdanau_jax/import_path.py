@@ -23,8 +23,12 @@ def load_object(path: str, field: str) -> Callable[..., Any]:
       2
     """
     module_name, colon, name = path.partition(":")
-    if not colon or not name.isidentifier() or not all(map(str.isidentifier, module_name.split("."))):
-        raise InputError(f"{field} is {path!r}; expected an import path, \"package.module:Name\"")
+    if (
+        not colon
+        or not name.isidentifier()
+        or not all(map(str.isidentifier, module_name.split(".")))
+    ):
+        raise InputError(f'{field} is {path!r}; expected an import path, "package.module:Name"')
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises while it is imported
@@ -35,43 +39,55 @@ def load_object(path: str, field: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         what = "has no name" if found is None else "has, but cannot call,"
-        raise InputError(f"{field} is {path!r}; {module_name} {what} {name}; expected a class or function")
+        raise InputError(
+            f"{field} is {path!r}; {module_name} {what} {name}; expected a class or function"
+        )
     return found
 
 
-def accepted(function: Callable[..., Any], fields: Mapping[str, Any], field: str) -> dict[str, Any]:
-    """The fields that the parameters of a function name; all of them if it takes `**kwargs`.
+def accepted(
+    function: Callable[..., Any],
+    fields: Mapping[str, Any],
+    field: str,
+    options: Mapping[str, Any] = {},  # noqa: B006
+) -> dict[str, Any]:
+    """The arguments of a function: the fields that its parameters name, and all options.
+
+    A function with `**kwargs` gets all fields.
 
     Args:
       function: a class or function.
       fields: arguments by name.
       field: the config's field that names the function, for messages.
+      options: further arguments, which take precedence over fields.
 
     Raises:
-      InputError: the function needs an argument that `fields` does not hold.
+      InputError: the function needs another argument, or does not take an option.
 
     Example:
       >>> accepted(lambda seed, size=1: None, {"seed": 0, "name": "x"}, "config.data.source")
       {'seed': 0}
     """
+    name = getattr(function, "__name__", function)
     # The signature of an nnx.Module's class is that of Flax's metaclass.
     is_class = inspect.isclass(function)
-    parameters = list(
-        inspect.signature(function.__init__ if is_class else function).parameters.values()
-    )[1 if is_class else 0 :]
-    missing = [
-        p.name
-        for p in parameters
-        if p.default is p.empty
-        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        and p.name not in fields
-    ]
+    signature = inspect.signature(function.__init__ if is_class else function)
+    parameters = list(signature.parameters.values())[1 if is_class else 0 :]
+    given = {**fields, **options}
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
     if missing:
-        name = getattr(function, "__name__", function)
         raise InputError(
             f"{field}: {name} needs {', '.join(missing)}; expected parameters among "
-            f"{', '.join(sorted(fields))}"
+            f"{', '.join(sorted(given))}"
         )
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return dict(fields)
-    return {name: fields[name] for name in (p.name for p in parameters) if name in fields}
+        return given
+    taken = {p.name for p in named}
+    unknown = sorted(options.keys() - taken)
+    if unknown:
+        raise InputError(
+            f"{field.rpartition('.')[0]}.options has {', '.join(unknown)}, which {name} does not take; "
+            f"expected names among {', '.join(sorted(taken))}"
+        )
+    return {name: value for name, value in given.items() if name in taken}

@@ -8,10 +8,10 @@ r"""Exports a trained run as one file that predicts without this project, or its
 --output    A .pyz holds the text rule, the vocabulary, the weights and the model as StableHLO (`jax.export`),
             for any batch size, on CPU, GPU and TPU. A .safetensors holds the weights alone.
 
-The command tries the file before it ends, a .pyz in a process that cannot import this project, and prints the
-largest difference from the run's own probabilities. For imdb.py's model that is 4.8e-07 over 67 texts, and the
-file takes 5.4 MB; predicting one text takes 4 s with only jax and numpy installed (two shared cores of an
-Intel Xeon, 2026-11-25).
+The command tries the file before it ends, a .pyz in a process that cannot import this project, and prints
+the largest difference from the run's own probabilities. For imdb.py's model that is 4.8e-07 over 67 texts,
+and the file takes 5.4 MB; predicting one text takes 4 s with only jax and numpy installed (two shared cores
+of an Intel Xeon, 2026-11-25).
 
 Exit code: 0 when done, 2 when something asked for is wrong.
 """

@@ -5,17 +5,17 @@ Command (`--config.seed=1`, `=2` for the other seeds):
     ./launch.sh --config=experiments/imdb.py
 
 Test accuracy 0.8830, mean of seeds 0, 1, 2 (0.8844, 0.8829, 0.8818; 25,000 reviews, 95% interval of one run
-+-0.0040; test is read once, at the end). Validation 0.8947. The notebook in Keras 3.15 on TensorFlow 2.21, one
-run on all 25,000 training reviews: 0.8788.
++-0.0040; test is read once, at the end). Validation 0.8947. The notebook in Keras 3.15 on TensorFlow 2.21,
+one run on all 25,000 training reviews: 0.8788.
 
 2 min 24 s to 2 min 33 s per run, 1 min 47 s to 1 min 49 s of it training, on two cores of an Intel Xeon
-(AVX-512), nothing else running. First step after 11.6 s with empty caches, 7.4 s with full ones. Commit 8edd49e,
-2026-11-25.
+(AVX-512), nothing else running. First step after 11.6 s with empty caches, 7.4 s with full ones. Commit
+8edd49e, 2026-11-25.
 
-Two things differ from the notebook: the learning rate falls linearly to 0, and gradients are clipped at norm 1.
-Without them (`--config.optimizer.schedule=constant --config.optimizer.clip_norm=0.0`) one of three seeds diverged
-in epoch 3, on validation too (0.8884, 0.8908, 0.8316; measured with an earlier version that used five batch
-lengths).
+Two things differ from the notebook: the learning rate falls linearly to 0, and gradients are clipped at
+norm 1. Without them (`--config.optimizer.schedule=constant --config.optimizer.clip_norm=0.0`) one of three
+seeds diverged in epoch 3, on validation too (0.8884, 0.8908, 0.8316; measured with an earlier version that
+used five batch lengths).
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@ Command:
 
     ./launch.sh --config=experiments/imdb_tiny.py
 
-Test accuracy 0.990 (500 made-up reviews, seed 0) in 25 s on two cores of an AMD EPYC (Zen 5) with empty caches,
-2026-11-23.
+Test accuracy 0.990 (500 made-up reviews, seed 0) in 25 s on two cores of an AMD EPYC (Zen 5) with empty
+caches, 2026-11-23.
 """
 
 from ml_collections import ConfigDict

@@ -23,23 +23,23 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import bahdanau_jax as bj
-from bahdanau_jax.runs import fingerprints
 from bahdanau_jax.data.batches import eval_batches, plan_epoch, train_batches
-from bahdanau_jax.runs.console import show_finished
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.file_formats import FORMATS, read_texts
+from bahdanau_jax.data.vocabulary import Vocabulary
+from bahdanau_jax.data.words import split_words, word_spans
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
 from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
-from bahdanau_jax.runs.predictions import read_predictions
-from bahdanau_jax.training.progress import Progress
-from bahdanau_jax.training.metric_writer import MetricWriter
-from bahdanau_jax.data.dataset import Dataset, Examples
-from bahdanau_jax.data.vocabulary import Vocabulary, split_words, word_spans
-from bahdanau_jax.token_ids import FIRST_WORD, START
-from bahdanau_jax.data.file_formats import FORMATS, read_texts
-from bahdanau_jax.runs.safe_files import parse_json
+from bahdanau_jax.runs import fingerprints
 from bahdanau_jax.runs.config import flatten, validate_config
+from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.runs.folder import open_workdir
-from bahdanau_jax.runs.safe_files import write_json
+from bahdanau_jax.runs.predictions import read_predictions
+from bahdanau_jax.runs.safe_files import parse_json, write_json
+from bahdanau_jax.token_ids import FIRST_WORD, START
+from bahdanau_jax.training.metric_writer import MetricWriter
+from bahdanau_jax.training.progress import Progress
 from experiments import imdb_tiny, run
 
 CASES = int(os.environ.get("FUZZ_CASES", "30"))

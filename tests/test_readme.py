@@ -1,20 +1,76 @@
-"""The README's snippet for other code runs as it stands."""
+"""The Python snippets of README.md, docs/interface.md and docs/files.md run as written."""
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_snippet_for_other_code_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (snippet,) = [block for block in blocks if "bj.BahdanauAttention(" in block]
-    names = {}
-    exec(compile(snippet, "README.md", "exec"), names)
-    (linen,) = [block for block in blocks if "nnx.bridge" in block]
-    used_by_linen = {name: names[name] for name in ("bj", "nnx", "inputs", "mask")}
-    exec(compile(linen, "README.md", "exec"), used_by_linen)
-    bridged = used_by_linen["weights"]
-    assert bridged.shape == (4, 10) and (bridged[2, 3:] == 0).all() and (bridged[3] == 0).all()
-    assert names["context"].shape == (4, 128) and names["weights"].shape == (1, 5)
-    assert names["outputs"].shape == (4, 10, 128) and names["logits"].shape == (1, 1)
+def snippets(page):
+    """The page's blocks of Python."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(page, containing):
+    """Runs the one snippet with this text; returns its variables."""
+    (snippet,) = [snippet for snippet in snippets(page) if containing in snippet]
+    variables = {}
+    exec(compile(snippet, page, "exec"), variables)
+    return variables
+
+
+def test_each_page_has_only_the_snippets_tested_here():
+    pages = ("README.md", "docs/interface.md", "docs/files.md")
+    assert [len(snippets(page)) for page in pages] == [3, 2, 1]
+
+
+def test_layers_in_your_own_code():
+    found = run("README.md", "bj.BahdanauAttention(")
+    assert found["context"].shape == (4, 128) and found["weights"].shape == (1, 5)
+    assert found["outputs"].shape == (4, 10, 128) and found["logits"].shape == (1, 1)
+
+
+def test_a_config_of_your_own():
+    from bahdanau_jax.runs.config import parse_config
+    from experiments import imdb
+
+    config = parse_config(run("README.md", "def get_config():")["get_config"]())
+    assert config.model.num_layers == 1
+    assert config.optimizer == parse_config(imdb.get_config()).optimizer
+
+
+@pytest.mark.slow
+def test_predictor(tiny_run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "imdb").symlink_to(tiny_run)
+    monkeypatch.chdir(tmp_path)
+    found = run("README.md", "bj.Predictor.load(")
+    prediction = found["prediction"]
+    assert prediction.label in found["predictor"].label_names
+    assert capsys.readouterr().out == f"{prediction.label} {prediction.probability}\n"
+
+
+def test_attention_in_a_decoder():
+    found = run("docs/interface.md", "attention.project(")
+    assert found["context"].shape == (4, 128) and found["weights"].shape == (4, 10)
+    assert (found["context"][3] == 0).all()
+
+
+def test_layers_in_linen():
+    found = run("docs/interface.md", "nnx.bridge")
+    weights = found["weights"]
+    assert weights.shape == (4, 10) and (weights[2, 3:] == 0).all() and (weights[3] == 0).all()
+
+
+def test_weights_from_pytorch():
+    torch = pytest.importorskip("torch")
+    import numpy as np
+
+    found = run("docs/files.md", "convert.bilstm_from_torch(")
+    inputs = torch.randn(2, 7, 16)
+    with torch.no_grad():
+        expected = found["lstm"](inputs)[0].numpy()
+    outputs, _ = found["encoder"](inputs.numpy())
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)

@@ -73,11 +73,4 @@ def _resolve(fields: Mapping[str, Any], seed: int) -> tuple[Callable[..., Datase
         raise InputError(f'{_FIELD} is {source!r}; expected {known} or "package.module:function"')
     load = load_object(SOURCES.get(source, source), _FIELD)
     given = {name: fields[name] for name in fields if name not in ("source", "options")}
-    arguments = accepted(load, {**given, "seed": seed, **options}, _FIELD)
-    unknown = sorted(options.keys() - arguments.keys())
-    if unknown:
-        raise InputError(
-            f"config.data.options has {', '.join(unknown)}, which {source} does not take; "
-            "expected names of its parameters"
-        )
-    return load, arguments
+    return load, accepted(load, {**given, "seed": seed}, _FIELD, options)

@@ -12,11 +12,9 @@ import numpy as np
 
 from bahdanau_jax.atomic_write import write_bytes
 from bahdanau_jax.data.token_store import EncodedTexts
-from bahdanau_jax.data.words import SPECIAL_WORDS, WordIds, split_words, word_of, word_spans
+from bahdanau_jax.data.words import WordIds, split_words, word_of
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, PAD
-
-__all__ = ["SPECIAL_WORDS", "Vocabulary", "split_words", "word_spans"]
 
 # A million words take about 12 MB.
 _MAX_FILE_BYTES = 128 * 2**20

@@ -49,13 +49,17 @@ def build_classifier(
     constructor = load_object(target, "config.model.target")
     if "attention" in given:
         given["attention"] = load_object(given["attention"], "config.model.attention")
-    arguments = dict(vocab_size=vocab_size, num_classes=num_classes, rngs=rngs) | given | options
+    given |= dict(vocab_size=vocab_size, num_classes=num_classes, rngs=rngs)
     try:
-        network = constructor(**accepted(constructor, arguments, "config.model.target"))
+        network = constructor(**accepted(constructor, given, "config.model.target", options))
     except InputError:
         raise
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"config.model: {target} cannot be made: {one_line(error)}") from error
+        raise InputError(
+            f"config.model: {target} cannot be made ({type(error).__name__}: {one_line(error)[:300]}); "
+            "expected a class that takes these fields, and an attention that takes "
+            "(query_features, key_features, units, *, rngs)"
+        ) from error
     if not n:
         return network
     ngrams = NgramClassifier(n=n, rows=rows, num_classes=num_classes)

@@ -79,8 +79,8 @@ def fit_ngrams(
       >>> ids, labels = np.array([[5], [7], [5], [7]]), np.array([0, 1, 0, 1])
       >>> batch = SimpleNamespace(ids=ids, labels=labels, real=np.ones(4, bool), rows=np.arange(4))
       >>> fitted, choice = fit_ngrams([batch], n=1, rows=1000, choices=[Choice(min_texts=1, c=10.0)])
-      >>> (fitted.weights != 0).sum().item(), bool(fitted.weights.max() == -fitted.weights.min())
-      (2, True)
+      >>> int((fitted.weights > 0).sum()), int((fitted.weights < 0).sum())
+      (1, 1)
     """
     find = jax.jit(partial(distinct_rows, n=n, rows=rows))
     texts, labels = _read(batches, find)

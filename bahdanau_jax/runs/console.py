@@ -1,4 +1,4 @@
-"""What is printed at the start and at the end of a run."""
+"""The tables that a run prints at its start and at its end."""
 
 import io
 import math
@@ -13,14 +13,15 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from bahdanau_jax.errors import InputError
+from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.models.ngrams import Fixed
 from bahdanau_jax.runs.environment import hardware
 from bahdanau_jax.runs.safe_files import read_json
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
-PLAIN_WIDTH = 100  # columns of a table that goes to a file or a pipe
+PLAIN_WIDTH = 100  # columns in a file or a pipe
 CLASSES_SHOWN = 8
+# What a run's folder may hold.
 RUN_FILES = {
     "checkpoints": "weights, optimizer, data position",
     "vocabulary.json": "words and ids",
@@ -41,7 +42,7 @@ Log = Callable[[str], None]
 
 
 def make_console(file: IO[str] | None = None) -> Console:
-    """A console for stdout, or for `file`: 100 columns and no colours where that is no terminal."""
+    """A console for stdout, or for `file`. Outside a terminal it has 100 columns and no colours."""
     console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -49,7 +50,7 @@ def make_console(file: IO[str] | None = None) -> Console:
 
 
 def format_seconds(seconds: float) -> str:
-    """Two units are enough: `"8.4 s"`, `"3 min 05 s"`, `"1 h 02 min"`."""
+    """Seconds in at most two units: "8.4 s", "3 min 05 s", "1 h 02 min"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -60,9 +61,9 @@ def format_seconds(seconds: float) -> str:
 
 
 def coverage(encoded: Iterable[np.ndarray]) -> float | None:
-    """The share of words that are in the vocabulary; None where there are no words.
+    """The share of words that are in the vocabulary; None if there are no words.
 
-    `encoded` holds integer arrays [length]. Padding and the start id are no words.
+    `encoded` holds integer arrays [length]. Padding and the start id do not count as words.
     """
     words = known = 0
     for ids in encoded:
@@ -76,11 +77,15 @@ def data_figures(
 ) -> dict[str, int | float | None]:
     """The figures of one split, for `show_start`.
 
-    `lengths`: integers [reviews], the ids of each review with its start id, before any cut.
+    Args:
+      lengths: integers [reviews], the number of ids of each review with its start id, before any cut.
+      max_length: ids that are kept.
+      coverage: the share of words that are in the vocabulary, or None.
 
-    >>> data_figures(np.array([10, 20, 600]), max_length=500, coverage=0.95)
-    {'reviews': 3, 'mean_length': 210.0, 'longest': 600, 'cut_at': 500, 'share_cut': 0.3333333333333333, 'coverage': 0.95}
-    """  # noqa: E501
+    Example:
+      >>> data_figures(np.array([10, 600]), max_length=500, coverage=0.95)
+      {'reviews': 2, 'mean_length': 305.0, 'longest': 600, 'cut_at': 500, 'share_cut': 0.5, 'coverage': 0.95}
+    """
     lengths = np.asarray(lengths)
     some = lengths.size > 0
     return {
@@ -96,12 +101,13 @@ def data_figures(
 def describe_classes(
     names: Sequence[str], counts: np.ndarray, weights: Sequence[float] | None = None
 ) -> str:
-    """Each class's share of the training reviews, and what its loss is multiplied by; the largest first.
+    """Each class's share of the training reviews, largest first, with the factor of its loss if there is one.
 
-    >>> describe_classes(("neg", "pos"), np.array([1, 3]), (2.0, 0.667))
-    'pos 75.0% (times 0.67), neg 25.0% (times 2.00)'
+    Example:
+      >>> describe_classes(("neg", "pos"), np.array([1, 3]), (2.0, 0.667))
+      'pos 75.0% (times 0.67), neg 25.0% (times 2.00)'
     """
-    order = np.argsort(-counts[: len(names)], kind="stable")  # of those that have a name
+    order = np.argsort(-counts[: len(names)], kind="stable")  # classes with a name
     parts = [
         f"{names[i]} {counts[i] / counts.sum():.1%}"
         + (f" (times {weights[i]:.2f})" if weights else "")
@@ -115,14 +121,15 @@ def describe_classes(
 
 
 def layers(model: nnx.Module) -> list[tuple[str, str, int]]:
-    """The layers that hold parameters, in the model's order: path, names with shapes, count.
+    """Path, names with shapes, and number of values of each layer that holds parameters, in the model's order.
 
-    >>> layers(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-    [('(model)', 'kernel[2,3] bias[3]', 9)]
+    Example:
+      >>> layers(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+      [('(model)', 'kernel[2,3] bias[3]', 9)]
     """
     order = {name: i for i, name in enumerate(vars(model))}
     flat = nnx.to_flat_state(nnx.state(model, (nnx.Param, Fixed)))
-    # nnx sorts attributes by name; the order in which the model made them reads as the data flows.
+    # nnx sorts attributes by name; the order in which the model made them is that of the data.
     flat = sorted(flat, key=lambda item: order.get(str(item[0][0]), len(order)))
     found: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for path, variable in flat:
@@ -139,12 +146,12 @@ def layers(model: nnx.Module) -> list[tuple[str, str, int]]:
 
 
 def parameter_count(model: nnx.Module) -> int:
-    """The number of trained values in a model: 9 for `nnx.Linear(2, 3, rngs=...)`."""
+    """The number of parameters, fixed ones included: 9 for `nnx.Linear(2, 3, rngs=...)`."""
     return sum(count for _, _, count in layers(model))
 
 
 def layer_table(model: nnx.Module) -> Table:
-    """The layers of any nnx module with shapes and parameter counts, and the total."""
+    """A table of any nnx module's layers with shapes, parameter counts and their total."""
     rows = layers(model)
     table = _table("layer", "parameters", "count", words=2, show_footer=True)
     for layer, parts, count in rows:
@@ -165,8 +172,13 @@ def show_start(
 ) -> None:
     """Prints devices, processor, settings, the data's figures by split and the model's layers.
 
-    `devices` is `environment.devices()`; `data_figures` maps a split's name to the figures that
-    `data_figures` gives; `log` (`Recorder.log`) takes the same as plain text.
+    Args:
+      console: from `make_console`.
+      devices: from `environment.devices`.
+      settings: further lines, by name.
+      data_figures: by split, from the function `data_figures`.
+      model: any nnx module.
+      log: takes the same as plain text.
     """
     table = _table("data", "reviews", "mean length", "longest", "cut", "words known")
     for split, figures in data_figures.items():
@@ -190,13 +202,19 @@ def show_result(
     already_finished: bool = False,
     log: Log | None = None,
 ) -> None:
-    """Prints the figures of result.json, and where the run's files lie.
+    """Prints the figures of result.json and the files of the run.
 
-    The row of the test split carries `result["test_description"]`, so that held-out reviews are
-    never shown as a data set's own test split.
+    The row of the test split carries `result["test_description"]`, so that held-out reviews are never shown as
+    a data set's own test split.
+
+    Args:
+      console: from `make_console`.
+      result: as in result.json.
+      already_finished: adds that nothing was trained now.
+      log: takes the same as plain text.
 
     Raises:
-        InputError: a figure is missing or no number, as in a damaged result.json.
+      InputError: a figure is missing or not a number, as in a damaged result.json.
     """
     parts = []
     try:
@@ -204,22 +222,22 @@ def show_result(
         if already_finished:
             when = f" on {result['date']}" if result.get("date") else ""
             line = f"already finished{when}; nothing was trained now"
-            parts = [f"{line}\nto train again, give another --workdir than {folder}"]
+            parts = [f"{line}\nto train again, choose a --workdir other than {folder}"]
         parts += _result(result, folder)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"the run folder's result.json is damaged ({type(error).__name__}: {error}); where the "
-            "checkpoints are whole, remove it and the same command makes it again"
+            f"the run folder's result.json is damaged ({type(error).__name__}: {one_line(error)}); if the "
+            "checkpoints are whole, delete it and rerun the same command to write it again"
         ) from error
     _show(console, log, *parts)
 
 
 def show_finished(console: Console, workdir: Path) -> Any | None:
-    """Shows what a folder's finished run found, and returns it; None where none has finished there."""
+    """Prints and returns the result of the finished run in a folder; returns None if it has not finished."""
     if not (workdir / "result.json").exists():
         return None
     result = read_json(workdir / "result.json")
-    if isinstance(result, dict):  # else it is damaged, which show_result says
+    if isinstance(result, dict):  # otherwise show_result says that it is damaged
         result["workdir"] = str(workdir)  # the folder may have been moved
     show_result(console, result, already_finished=True)
     return result
@@ -251,7 +269,7 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
 
 
 def plain_text(renderable: RenderableType) -> str:
-    """What `renderable` looks like in a file: no control codes, no trailing blanks."""
+    """The text of `renderable` without control codes and trailing blanks."""
     text = io.StringIO()
     make_console(text).print(renderable, soft_wrap=isinstance(renderable, str))
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").splitlines())
@@ -259,14 +277,14 @@ def plain_text(renderable: RenderableType) -> str:
 
 def _show(console: Console, log: Log | None, *parts: RenderableType) -> None:
     for part in parts:
-        # Text wraps where the terminal ends, not where rich would break it: paths stay whole.
+        # The terminal wraps text, not rich, which would break paths.
         console.print(part, soft_wrap=isinstance(part, str))
         if log is not None:
             log(plain_text(part))
 
 
 def _table(*columns: str, words: int = 1, show_footer: bool = False) -> Table:
-    """The first `words` columns hold words, which may wrap; the others numbers, which may not."""
+    """The first `words` columns hold words, which may wrap, the others numbers, which may not."""
     table = Table(box=box.SIMPLE_HEAD, show_footer=show_footer, pad_edge=False)
     for i, name in enumerate(columns):
         if i < words:
@@ -286,7 +304,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _brackets(shape: tuple[int, ...]) -> str:
-    """Without blanks, so that a narrow table breaks between parameters only."""
+    # Without blanks, so that a narrow table breaks between parameters only.
     return "[" + ",".join(map(str, shape)) + "]"
 
 

@@ -1,4 +1,4 @@
-"""What a run ran on: processor, devices, versions, commit; for its start and for result.json."""
+"""What a run runs on: processor, devices, versions and commit, shown at its start and kept in result.json."""
 
 import collections
 import datetime
@@ -19,27 +19,29 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "bahd
 
 
 def hardware() -> dict[str, str | int]:
-    """The processor and the cores this process may use.
+    """The processor and the number of cores that this process may use.
 
-    >>> hardware()                                                       # doctest: +SKIP
-    {'cpu': 'AMD EPYC 7763 64-Core Processor', 'cores': 2}
+    Example:
+      >>> hardware()  # doctest: +SKIP
+      {'cpu': 'AMD EPYC 7763 64-Core Processor', 'cores': 2}
     """
     return {"cpu": _cpu_name(), "cores": _cores()}
 
 
 def devices() -> list[str]:
-    """JAX's devices, counted by kind: `["1 x NVIDIA H200"]`."""
+    """JAX's devices, counted by kind, such as `["1 x NVIDIA H200"]`."""
     kinds = collections.Counter(device.device_kind for device in jax.devices())
     return [f"{count} x {kind}" for kind, count in kinds.items()]
 
 
 def peak_memory() -> dict[str, Any]:
-    """The most memory this process has held so far, in bytes; None where it cannot be told.
+    """The most memory this process has held so far, in bytes; None if it is unknown.
 
     `peak_memory_bytes` is resident memory, `peak_device_memory_bytes` that of the fullest accelerator.
 
-    >>> peak_memory()                                                    # doctest: +SKIP
-    {'peak_memory_bytes': 1610612736, 'peak_device_memory_bytes': None}
+    Example:
+      >>> peak_memory()  # doctest: +SKIP
+      {'peak_memory_bytes': 1610612736, 'peak_device_memory_bytes': None}
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     on_devices = [found["peak_bytes_in_use"] for found in stats if "peak_bytes_in_use" in found]
@@ -50,13 +52,13 @@ def peak_memory() -> dict[str, Any]:
 
 
 def versions(*others: str) -> dict[str, str | None]:
-    """The versions of Python and of what computes the result; None for what is not installed."""
+    """The versions of Python, of PACKAGES and of `others`; None for a package that is not installed."""
     names = (*PACKAGES, *others)
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def provenance(*packages: str) -> dict[str, Any]:
-    """Where a result comes from, for result.json: processor, versions (these packages' too), commit, time."""
+    """Processor, versions (also of `packages`), commit and time, for result.json."""
     return {
         "hardware": hardware(),
         "versions": versions(*packages),
@@ -66,10 +68,10 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 
 def commit(folder: str | Path = Path(__file__).parent) -> str | None:
-    """The git commit that `folder` is at, with "-dirty" when tracked files were changed.
+    """The git commit of `folder`, with "-dirty" if tracked files were changed.
 
-    None when git does not answer, or when the repository around `folder` tracks nothing in it: a
-    package installed in a .venv must not be given the commit of whatever project surrounds it.
+    None if git does not answer, or if the repository around `folder` tracks nothing in it: a package installed
+    in a .venv must not take the commit of the project around it.
     """
     if not _git(folder, "ls-files", "--", "."):
         return None
@@ -81,31 +83,31 @@ def commit(folder: str | Path = Path(__file__).parent) -> str | None:
 
 
 def use_compilation_cache() -> str:
-    """Has JAX keep what it compiles, per user, for the next start; returns the folder.
+    """Makes JAX keep compiled functions for the next start, in a folder of the user, which is returned.
 
-    JAX_COMPILATION_CACHE_DIR, where it is set, stands.
+    JAX_COMPILATION_CACHE_DIR takes precedence.
     """
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if folder is None:
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = str(Path(cache) / "bahdanau_jax" / "xla")
         jax.config.update("jax_compilation_cache_dir", folder)
-        # A start compiles hundreds of small things beside the steps.
+        # A start compiles hundreds of small functions besides the steps.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
 
 
 def use_host_devices(asked: int, *, batch_size: int, kernel: bool) -> None:
-    """Has JAX see the CPU as several devices, over which a batch is split as over GPUs.
+    """Splits the CPU into virtual devices, over which a batch is split as over GPUs.
 
     Args:
-      asked: how many; 0: what suits. That is one where the kernel runs, which takes all cores by itself,
-        and one a core for the scan, whose loop keeps a single core busy.
-      batch_size: which they split; with 0, each has at least 64 rows.
+      asked: number of devices. 0 = automatic: 1 with the CPU kernel, which uses all cores, otherwise one per
+        core, since the scan's loop uses a single core.
+      batch_size: rows of a batch. With 0 devices asked, each device gets at least 64 of them.
       kernel: whether the recurrence is the CPU kernel.
 
     Raises:
-      InputError: where JAX already runs in this process with another number.
+      InputError: JAX already runs in this process with another number.
     """
     count = asked
     if not count:
@@ -143,7 +145,7 @@ def _cores() -> int:
 
 
 def _peak_resident() -> int:
-    # Not ru_maxrss where there is a choice: Linux lets a child inherit its parent's.
+    # ru_maxrss only if there is no /proc: on Linux a child inherits its parent's.
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024

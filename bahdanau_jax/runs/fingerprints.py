@@ -1,4 +1,4 @@
-"""SHA-256 of arrays, JSON values and data sets: what was saved is what is restored, and from the same data."""
+"""SHA-256 digests of arrays, JSON values and data sets, with which resume checks what it restores."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from bahdanau_jax.runs.safe_files import read_json, write_json
 
 
 def of_array(array: jax.Array | np.ndarray) -> str:
-    """Of the dtype, shape and values of an array that is whole on this process's devices.
+    """The digest of an array's dtype, shape and values; the array is whole on this process's devices.
 
     Example:
       >>> of_array(np.zeros(2, np.float32))[:8], of_array(np.zeros(2, np.int32))[:8]
@@ -31,14 +31,13 @@ def of_array(array: jax.Array | np.ndarray) -> str:
 
 
 def of_json(value: Any) -> str:
-    """Of a value that JSON can hold; the order of its keys does not matter."""
+    """The digest of a JSON value; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def of_examples(examples: Examples) -> str:
-    """Of the texts, labels and ids in their order."""
-    soft = np.issubdtype(examples.labels.dtype, np.floating)
-    digest = hashlib.sha256(np.asarray(examples.labels, "<f4" if soft else "<i4").tobytes())
+    """The digest of texts, labels and ids, in order."""
+    digest = hashlib.sha256(np.asarray(examples.labels, "<i4").tobytes())
     for strings in (examples.texts, examples.ids):
         for string in strings:
             data = string.encode("utf-8", "surrogatepass")
@@ -48,7 +47,7 @@ def of_examples(examples: Examples) -> str:
 
 
 def of_data(dataset: Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
-    """What a run is trained on, as it is kept in its folder's data.json; the test split is not read."""
+    """Names and digests of a run's data, as data.json keeps them; the test split is not read."""
     return {
         "data set": {"name": dataset.name, "labels": list(dataset.label_names)},
         "train": {"reviews": len(dataset.train), "sha256": of_examples(dataset.train)},
@@ -61,17 +60,22 @@ def of_data(dataset: Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def keep_or_compare(file: Path, data: dict[str, Any], *, begun: bool) -> None:
-    """Keeps `of_data` in data.json; for a run that has begun, compares instead.
+    """Writes data.json; for a run that has begun, compares with it instead.
+
+    Args:
+      file: data.json in the run's folder.
+      data: the result of `of_data`.
+      begun: whether the run has a checkpoint.
 
     Raises:
-      InputError: the data or the vocabulary is not what the run began with; names what differs.
+      InputError: the data or the vocabulary differs from what the run began with; names the difference.
     """
     if not begun or not file.exists():
         write_json(file, data)
         return
     kept = read_json(file)
     if not isinstance(kept, dict):
-        raise InputError(f"{file} is damaged: expected what the run was trained on")
+        raise InputError(f"{file} is damaged: expected the digests of the run's data")
     for name, found in data.items():
         if kept.get(name) != found:
             raise InputError(
@@ -81,7 +85,7 @@ def keep_or_compare(file: Path, data: dict[str, Any], *, begun: bool) -> None:
 
 
 def _show(value: Any) -> str:
-    # Enough of a digest to tell two apart.
+    # Enough of a digest to distinguish two.
     if isinstance(value, dict) and isinstance(value.get("sha256"), str):
         value = value | {"sha256": value["sha256"][:12]}
     text = json.dumps(value)

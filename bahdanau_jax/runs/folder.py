@@ -1,15 +1,18 @@
-"""A run's folder: made, checked, and never shared by two runs."""
+"""A run's folder: made, checked, and locked against a second run."""
 
 import contextlib
+import fcntl
 import json
+import os
+import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.config import flatten, upgrade
-from bahdanau_jax.runs.lock import locked
 from bahdanau_jax.runs.safe_files import check_folder, read_json, write_json
 
 # What a run writes before its first step.
@@ -26,18 +29,18 @@ def open_workdir(
     changed, with one exception: the config of a run that never began training makes way for another.
 
     Args:
-        workdir: the folder; `~` is the home folder.
-        settings: the fields of the run's config, checked before; they are kept in config.json.
-        lock: whether to lock the folder. Of the processes of one run, only the first one does.
+      workdir: the folder; `~` is the home folder.
+      settings: the fields of the run's config, already checked; they are written to config.json.
+      lock: whether to lock the folder. Of the processes of one run, only the first one does.
 
     Raises:
-        InputError: in one line. The folder cannot be made or written to, holds something else, is in use, or
-            holds a run with other settings; the message names the fields that differ.
+      InputError: in one line. The folder cannot be made or written to, holds something else, is in use, or
+        holds a run with other settings; the message names the fields that differ.
 
     Example:
-        >>> with open_workdir("runs/imdb", {"seed": 0}) as folder:  # doctest: +SKIP
-        ...     folder
-        PosixPath('runs/imdb')
+      >>> with open_workdir("runs/imdb", {"seed": 0}) as folder:  # doctest: +SKIP
+      ...     folder
+      PosixPath('runs/imdb')
     """
     folder = Path(workdir).expanduser()
     try:
@@ -51,11 +54,11 @@ def open_workdir(
         ) from error
     if names and "config.json" not in names:
         raise InputError(
-            f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty folder or one that "
-            "holds a run"
+            f"run folder {folder} holds {names[0]!r} but no config.json; expected an empty folder or "
+            "one that holds a run"
         )
     check_folder(folder)
-    with locked(folder) if lock else contextlib.nullcontext():
+    with _locked(folder) if lock else contextlib.nullcontext():
         _write_or_compare(folder, settings)
         yield folder
 
@@ -64,8 +67,44 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Locks the file `.lock`. The operating system drops the lock when the process ends, even by a kill."""
+    file = folder / ".lock"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from error
+    with open(descriptor, "r+b", buffering=0) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:  # some network file systems say EACCES
+            raise InputError(
+                f"run folder {folder} is in use by {_holder(stream.read(1000))}; expected a folder to "
+                "which no other run is writing"
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            warnings.warn(
+                f"{file} cannot be locked ({error.strerror}): do not start a second run in this folder",
+                stacklevel=5,
+            )
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same
+            stream.truncate(0)
+            stream.write(f"{holder}\n".encode())
+        yield
+
+
+def _holder(content: bytes) -> str:
+    try:
+        found = json.loads(content)
+        return f"process {found['pid']:d} on {found['host']:.100s}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "another process"  # which has not written its name yet
+
+
 def _write_or_compare(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes config.json where no run has begun; refuses the folder of a run with other settings."""
+    """Writes config.json if no run has begun. Refuses the folder of a run with other settings."""
     file, names = folder / "config.json", _names(folder)
     if not names:
         write_json(file, settings)
@@ -73,19 +112,27 @@ def _write_or_compare(folder: Path, settings: Mapping[str, Any]) -> None:
     found = read_json(file)
     if not isinstance(found, dict):
         raise InputError(f"{file} is damaged: expected the fields of a config")
-    found, wanted = flatten(upgrade(found)), flatten(settings)
-    differences = [
-        f"{name}: {_show(found, name)} in the folder, {_show(wanted, name)} asked for"
-        for name in sorted({*found, *wanted})
-        if _show(found, name) != _show(wanted, name)
-    ]
-    if differences and not set(names) - _BEFORE_TRAINING:
+    wanted = flatten(json.loads(json.dumps(settings)))  # a tuple equals the list in the file
+    differences = _differences(found, wanted)
+    if differences and set(names) <= _BEFORE_TRAINING:
         write_json(file, settings)
     elif differences:
         raise InputError(
             f"run folder {folder} holds a run of another config; the fields differ: "
             + "; ".join(differences)
         )
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    # `upgrade` adds every field of a config. Those that neither side names do not count: a baseline's settings
+    # have few of them.
+    known = flatten(found).keys() | wanted.keys()
+    upgraded = {name: value for name, value in flatten(upgrade(found)).items() if name in known}
+    return [
+        f"{name}: {_show(upgraded, name)} in the folder, {_show(wanted, name)} asked for"
+        for name in sorted(upgraded.keys() | wanted.keys())
+        if name not in upgraded or name not in wanted or upgraded[name] != wanted[name]
+    ]
 
 
 def _show(flat: Mapping[str, Any], name: str) -> str:

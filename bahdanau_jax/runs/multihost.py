@@ -1,8 +1,8 @@
-"""Several processes of one run: how they find each other, agree, and notice that one is gone.
+"""Several processes of one run: how they join, agree, and notice that one has ended.
 
-Every process reads its own rows of each batch and computes on its own devices. The first one holds the lock
-and writes logs, figures and predictions; checkpoints are written by all. A single process takes the same
-path, with nobody to ask.
+Every process reads its own rows of each batch and computes on its own devices. The first one locks the
+folder and writes logs, figures and predictions. All of them write checkpoints. A single process takes the
+same path, alone.
 """
 
 import contextlib
@@ -15,30 +15,31 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from bahdanau_jax.errors import InputError
+from bahdanau_jax.errors import InputError, one_line
 
-# A process that says nothing for so long counts as gone.
-HEARTBEAT_SECONDS = 20
-PATIENCE_SECONDS = 600  # with one that is slower to read, or to compile
+HEARTBEAT_SECONDS = 20  # a process that is silent for longer counts as ended
+PATIENCE_SECONDS = 600  # longest wait for a process that reads or compiles more slowly
 _FAILED = ("Gloo", "coordination", "heartbeat", "Barrier", "NCCL")
 _meetings = itertools.count()
 
 
 class PeerGone(RuntimeError):
-    """Another process of the run has ended or cannot be reached; all are to be started again."""
+    """Another process of the run has ended or cannot be reached. Start all of them again."""
 
 
 def join(coordinator: str | None, count: int | None, index: int | None) -> None:
-    """Joins the other processes of the run before JAX looks for devices; alone there is nothing to do.
+    """Joins the other processes of the run. Must be called before JAX looks for devices.
+
+    A single process does nothing. On SLURM, Open MPI, TPU pods and GKE all three arguments are None: JAX asks
+    the cluster.
 
     Args:
       coordinator: "host:port" at which the first process listens.
-      count: how many processes there are.
-      index: which of them this one is, from 0. All three are None where a cluster tells them by itself:
-        SLURM, Open MPI, TPU pods and GKE.
+      count: number of processes.
+      index: number of this process, from 0.
 
     Raises:
-      InputError: they did not all come, or only some of the three are given.
+      InputError: not all processes came, or only some of the three are given.
     """
     given = [x is not None for x in (coordinator, count, index)]
     if any(given) and not all(given):
@@ -58,7 +59,7 @@ def join(coordinator: str | None, count: int | None, index: int | None) -> None:
         )
     except (RuntimeError, ValueError) as error:
         if not any(given) and "should be defined" in str(error):
-            return  # a TPU host by itself
+            return  # a single TPU host
         where = coordinator or "the cluster's coordinator"
         raise InputError(f"cannot join the other processes at {where}: {error}") from error
 
@@ -82,15 +83,15 @@ def is_first() -> bool:
 
 
 def check_alone(what: str) -> None:
-    """Raises InputError where there are several processes, for what a single one must do."""
+    """Raises InputError if the run has several processes; `what` needs a single one."""
     if jax.process_count() > 1:
         raise InputError(f"{what} takes one process; expected it without --processes")
 
 
 def meet() -> None:
-    """Waits for the other processes, alone for nobody.
+    """Waits for the other processes.
 
-    It stands before what they do together for the first time: there gloo has patience for 30 s only.
+    Call it before their first collective operation, in which gloo waits for 30 s only.
     """
     if jax.process_count() > 1:
         wait = ocp.multihost.get_barrier_sync_fn()
@@ -98,7 +99,7 @@ def meet() -> None:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is set in any process; all must ask."""
+    """Whether the flag is set in any process. All processes must call it."""
     if jax.process_count() == 1:
         return flag
     meet()
@@ -106,7 +107,7 @@ def any_of(flag: bool) -> bool:
 
 
 def first_says(number: int) -> int:
-    """The first process's number; all must ask."""
+    """The first process's number. All processes must call it."""
     if jax.process_count() == 1:
         return number
     meet()
@@ -114,26 +115,26 @@ def first_says(number: int) -> int:
 
 
 def check_same(what: str, digest: str) -> None:
-    """Compares a hexadecimal digest with the first process's; all must ask.
+    """Compares a hexadecimal digest with the first process's. All processes must call it.
 
     Raises:
-      InputError: this process has another one.
+      InputError: this process has another digest.
     """
     if first_says(int(digest[:7], 16)) != int(digest[:7], 16):
         raise InputError(
-            f"{what} of process {jax.process_index()} is not that of the first process; expected the same"
+            f"{what} of process {jax.process_index()} differs from the first process's; expected the same"
         )
 
 
 def leave() -> None:
-    """Waits for the other processes to stop, too, and parts from them; alone it does nothing."""
+    """Waits until the other processes stop, too, and disconnects. A single process does nothing."""
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
 
 
 @contextlib.contextmanager
 def told_when_one_is_gone() -> Iterator[None]:
-    """Whatever a process meets where another one has ended becomes PeerGone."""
+    """Turns the errors that follow the end of another process into PeerGone."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
@@ -142,9 +143,9 @@ def told_when_one_is_gone() -> Iterator[None]:
 
 
 def check_peers(error: BaseException) -> None:
-    """Raises PeerGone where an error is what a process meets when another one has ended."""
+    """Raises PeerGone if an error follows from the end of another process."""
     if jax.process_count() > 1 and any(word in str(error) for word in _FAILED):
         raise PeerGone(
             f"process {jax.process_index()} of {jax.process_count()} has lost another one: "
-            + " ".join(str(error).split())[:200]
+            f"{one_line(error)[:200]}"
         ) from error

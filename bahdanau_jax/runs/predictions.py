@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from bahdanau_jax.data.dataset import Examples
-from bahdanau_jax.errors import InputError
+from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.models.probabilities import probabilities
 from bahdanau_jax.runs.safe_files import parse_json, write_text
 
@@ -23,10 +23,10 @@ class Predictions:
     """The predictions of one split, in the file's order.
 
     Attributes:
-        ids: n names, as `Examples.ids`.
-        labels: int32 [n], the true ones.
-        probabilities: float32 [n, classes].
-        words: int [n], the number of words of each review; None if the file does not hold it.
+      ids: n names, as `Examples.ids`.
+      labels: int32 [n], the true ones.
+      probabilities: float32 [n, classes].
+      words: int [n], the number of words of each review; None if the file does not hold it.
     """
 
     ids: list[str]
@@ -54,9 +54,9 @@ def write_predictions(
     """Writes one JSON line per review: split, id, label, probability of each class, number of words.
 
     Args:
-        path: the file.
-        splits: by name, the examples and their logits [n, outputs].
-        words: by split, the number of words of each review, [n]; None: left out.
+      path: the file.
+      splits: by name, the examples and their logits [n, outputs].
+      words: by split, the number of words of each review, [n]. None: not written.
     """
     lines = []
     for split, (examples, logits) in splits.items():
@@ -73,38 +73,33 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
     """The predictions of a finished run.
 
     Raises:
-        InputError: the folder has no predictions.jsonl, it is damaged, or nothing in it is of `split`.
+      InputError: the folder has no predictions.jsonl, the file is damaged, or it has no row of `split`.
     """
     path = Path(workdir) / "predictions.jsonl"
-    ids, labels, rows, words = [], [], [], []
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    record = parse_json(line)
-                    if record["split"] == split:
-                        ids.append(str(record["id"]))
-                        labels.append(int(record["label"]))
-                        rows.append([float(p) for p in record["probabilities"]])
-                        if "words" in record:
-                            words.append(int(record["words"]))
-                            if not 0 <= words[-1] < 2**31:
-                                raise ValueError(f"{words[-1]:.3g} words")
-                        if not rows[-1] or len(rows[-1]) != len(rows[0]):
-                            raise ValueError(f"{len(rows[-1])} probabilities")
-                        if not all(0 <= p <= 1 for p in rows[-1]):
-                            raise ValueError(f"the probabilities {rows[-1]!s:.60}")
-                        if not 0 <= labels[-1] < len(rows[-1]):
-                            raise ValueError(f"the label {labels[-1]}")
-                except (ValueError, KeyError, TypeError) as error:
-                    raise InputError(
-                        f"{path}: line {number} is {line[:40]!r}; expected split, id, label and "
-                        f"probabilities ({type(error).__name__}: {error})"
-                    ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    ids: list[str] = []
+    labels: list[int] = []
+    rows: list[list[float]] = []
+    words: list[int] = []
+
+    def add(record: Any) -> None:
+        if record["split"] != split:
+            return
+        label, row = int(record["label"]), [float(p) for p in record["probabilities"]]
+        if not row or len(row) != len(rows[0] if rows else row):
+            raise ValueError(f"{len(row)} probabilities")
+        if not all(0 <= p <= 1 for p in row):
+            raise ValueError(f"the probabilities {row!s:.60}")
+        if not 0 <= label < len(row):
+            raise ValueError(f"the label {label}")
+        if "words" in record:
+            words.append(int(record["words"]))
+            if not 0 <= words[-1] < 2**31:
+                raise ValueError(f"{words[-1]:.3g} words")
+        ids.append(str(record["id"]))
+        labels.append(label)
+        rows.append(row)
+
+    _each_line(path, add, "split, id, label and probabilities")
     if not ids:
         raise InputError(f"{path} holds no prediction of the split {split}")
     return Predictions(
@@ -145,18 +140,28 @@ def read_reviews(workdir: Path) -> dict[str, str]:
     """
     file = workdir / "reviews.jsonl"
     texts: dict[str, str] = {}
-    if not file.exists():
-        return texts
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            record: Any = json.loads(line)
-            texts[str(record["id"])] = str(record["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file}: line {number} is {line[:40]!r}; expected a review's id and text"
-            ) from error
+
+    def add(record: Any) -> None:
+        texts[str(record["id"])] = str(record["text"])
+
+    if file.exists():
+        _each_line(file, add, "a review's id and text")
     return texts
+
+
+def _each_line(path: Path, add: Callable[[Any], None], expected: str) -> None:
+    """Calls `add` with the JSON value of each line, and names the line if that fails."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    add(parse_json(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise InputError(
+                        f"{path}: line {number} is {line[:40]!r}; expected {expected} "
+                        f"({type(error).__name__}: {one_line(error)})"
+                    ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error

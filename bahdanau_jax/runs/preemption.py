@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the step is finished and saved before the run ends; SIGINT twice ends it at once."""
+"""SIGTERM and SIGINT: the run finishes its step, saves and ends. A second SIGINT ends it at once."""
 
 import os
 import signal
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the run, which loses nothing and is to be started again."""
+    """A signal ended the run. Nothing is lost; the same command resumes it."""
 
 
 class StopSignals:
-    """While the block lasts, SIGTERM and SIGINT are asked of the loop instead of ending the process.
+    """Inside the block, SIGTERM and SIGINT ask the loop to stop instead of ending the process.
 
-    Outside of `each_finished`'s loop a signal raises Stopped where it arrives. A second SIGINT raises
-    KeyboardInterrupt, in the loop too, and a third ends the process as if there were no handler. In a
-    thread other than the main one, which gets no signals, nothing changes.
+    Outside `each_finished`'s loop a signal raises Stopped where it arrives. A second SIGINT raises
+    KeyboardInterrupt, in the loop too, and a third ends the process as without a handler. In a thread other
+    than the main one, which gets no signals, nothing changes.
 
     Example::
 
@@ -32,9 +32,9 @@ class StopSignals:
                     raise Stopped(f"stopped by {asked}")
 
     Args:
-      processes: how many the run has. With several, SIGTERM is left to JAX's preemption service: a
-        signal to any of them stops all at the same step, the next one that none has begun. SIGINT
-        becomes a SIGTERM.
+      processes: number of processes of the run. If there are several, JAX's preemption service handles
+        SIGTERM: a signal to any process stops all of them at the same step, the next one that none has begun.
+        SIGINT becomes a SIGTERM.
     """
 
     def __init__(self, processes: int = 1):
@@ -45,20 +45,20 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def each_finished(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items; what the loop does with one is not interrupted by a first signal."""
+        """The same items; a first signal does not interrupt what the loop does with one."""
         self._in_loop = True
         try:
             yield from items
         finally:
             self._in_loop = False
-        if self.asked and not self._together:  # after the last item's look at it
+        if self.asked and not self._together:  # it came after the last item's question
             raise Stopped(f"stopped by {self.asked}")
 
     def asked_after_step(self) -> str | None:
-        """The signal that asks to stop after this step, the same in every process; all ask at each step."""
+        """The signal that asks to stop after this step, or None. All processes call it every step and agree."""
         if self._together:
-            # Counted from here, not from the run's begin: JAX takes 0 for the last step until it is first
-            # told of one, so a resumed run's steps would miss a signal that came before them.
+            # Counted from this start, not from the run's first step: until the first call JAX takes 0 as the
+            # last step, so a resumed run's step numbers would miss a signal that came before them.
             self._questions += 1
             reached = multihost_utils.reached_preemption_sync_point(self._questions)
             return "SIGTERM" if reached else None

@@ -106,13 +106,17 @@ def write_json(path: str | Path, value: Any) -> None:
     """Writes a JSON file as a whole or not at all. NaN and infinity become null: JSON lacks them.
 
     Raises:
-        InputError: the file cannot be written, for example since the disk is full.
+      InputError: the file cannot be written, for example because the disk is full.
     """
     write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text in UTF-8, as a whole or not at all."""
+    """Writes a text in UTF-8, as a whole or not at all.
+
+    Raises:
+      InputError: as `write_json`.
+    """
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -120,7 +124,7 @@ def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        InputError: the file is missing, cannot be read, or is not JSON with finite numbers.
+      InputError: the file is missing, cannot be read, or is not JSON with finite numbers.
     """
     try:
         return parse_json(read_small(Path(path)).decode("utf-8"))

@@ -118,8 +118,8 @@ def test_a_config_without_options_is_read(module):
         ("mine:nothing", {}, "config.data.source is 'mine:nothing'; .* nothing; expected"),
         ("mine:number", {}, "config.data.source is 'mine:number'; .*number; expected"),
         ("mine:needs_more", {}, "config.data.source: needs_more needs speed, wind; expected"),
-        ("mine:plain", {"wind": 1}, "config.data.options has wind, which mine:plain does not take"),
-        ("tfds", {"wind": 1}, "config.data.options has wind, which tfds does not take"),
+        ("mine:plain", {"wind": 1}, "config.data.options has wind, which plain does not take"),
+        ("tfds", {"wind": 1}, "config.data.options has wind, which load_tfds does not take"),
     ],
 )
 def test_a_source_that_cannot_be_called_is_refused_before_data_is_read(

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from bahdanau_jax import InputError, Predictor, split_words
-from bahdanau_jax.data import dataset
+from bahdanau_jax.data import synthetic
 from bahdanau_jax.evaluation import calibration
 
 
 @pytest.fixture(scope="module")
 def dataset():
-    return dataset.make_up(train_size=90, validation_size=20, test_size=30, seed=0)
+    return synthetic.make_up(train_size=90, validation_size=20, test_size=30, seed=0)
 
 
 @pytest.fixture(scope="module")

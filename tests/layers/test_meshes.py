@@ -57,11 +57,10 @@ for name, kinds in {"data": (AxisType.Auto, AxisType.Explicit), "batch": (AxisTy
     for kind in kinds:
         mesh = jax.make_mesh((2,), (name,), (kind,))
         with jax.set_mesh(mesh):
-            for rows, x in inputs.items():
-                for spec in (P(), P(name)) if rows == 4 else (P(),):
-                    placed = jax.device_put(x, NamedSharding(mesh, spec))
-                    for implementation in layers:
-                        close(plain[rows], gradient(placed, implementation))
+            for rows, spec in ((3, P()), (4, P(name))):
+                placed = jax.device_put(inputs[rows], NamedSharding(mesh, spec))
+                for implementation in layers:
+                    close(plain[rows], gradient(placed, implementation))
 """
 
 SHARD_MAP = """

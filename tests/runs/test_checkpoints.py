@@ -1,4 +1,4 @@
-"""Whatever happens to the files of a checkpoint, what is restored is what was saved, or the one before."""
+"""A damaged checkpoint is never restored: what comes back is what was saved, then or one before."""
 
 import json
 import shutil
@@ -12,13 +12,14 @@ from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bahdanau_jax.runs import fingerprints
 from bahdanau_jax.data.batches import train_batches
-from bahdanau_jax.runs.checkpoints import Checkpoints, restore_model
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs import fingerprints
+from bahdanau_jax.runs.checkpoints import Checkpoints
+from bahdanau_jax.runs.restore_model import restore_model
 
 STEPS = (3, 7)
-# What fails in TensorStore's threads is told by the exception that Orbax raises, and a second time there.
+# Orbax raises an exception for what fails in TensorStore's threads, and the thread reports it again.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -138,7 +139,7 @@ def test_a_flipped_bit_in_an_array_s_values_is_noticed(saved, tmp_path):
     assert restore(tmp_path / "run")[0] == 3
 
 
-def test_a_random_key_that_comes_as_integers_is_noticed(saved, tmp_path):
+def test_a_random_key_that_comes_back_as_integers_is_noticed(saved, tmp_path):
     folder = copy(saved, tmp_path / "run")
     shutil.rmtree(folder / "7" / "state" / "array_metadatas")
     step, [notice] = restore(tmp_path / "run")
@@ -172,7 +173,7 @@ def test_a_checkpoint_under_another_step_s_name_is_noticed(saved, tmp_path):
     assert step == 3 and "it is the checkpoint of step 7" in notice
 
 
-def test_a_half_written_one_and_an_empty_one_are_told(saved, tmp_path):
+def test_a_half_written_checkpoint_and_an_empty_one_are_named_in_the_notices(saved, tmp_path):
     folder = copy(saved, tmp_path / "run")
     (folder / "9.orbax-checkpoint-tmp").mkdir()
     (folder / "8").mkdir()
@@ -183,13 +184,17 @@ def test_a_half_written_one_and_an_empty_one_are_told(saved, tmp_path):
     assert {path.name for path in folder.iterdir()} == {"3", "7", "8.damaged"}
 
 
-def test_where_every_one_is_damaged_nothing_is_touched_and_one_line_says_so(saved, tmp_path):
+def test_if_every_checkpoint_is_damaged_nothing_is_changed_and_the_error_is_one_line(
+    saved, tmp_path
+):
     folder = copy(saved, tmp_path / "run")
     for path in (*files(folder / "3"), *files(folder / "7")):
         empty(path)
-    with pytest.raises(InputError, match=f"none is left: remove {folder} to start anew") as error:
+    with pytest.raises(InputError, match="expected one checkpoint that is whole") as error:
         restore(tmp_path / "run")
-    assert "\n" not in str(error.value)
+    message = str(error.value)
+    assert "\n" not in message and "remove" not in message
+    assert f"{folder}/7" in message and f"{folder}/3" in message
     assert {path.name for path in folder.iterdir()} == {"3", "7"}
 
 
@@ -210,7 +215,41 @@ def test_after_falling_back_the_same_step_is_saved_again_and_can_be_damaged_agai
         assert restore(tmp_path / "run") == (7, [])
 
 
-def test_a_predictor_s_model_is_not_restored_from_a_damaged_one(saved, tmp_path):
+@pytest.mark.parametrize("here", ["rbg", "unsafe_rbg"])
+def test_a_resume_with_another_kind_of_random_keys_names_the_variable_and_loses_nothing(
+    saved, tmp_path, here
+):
+    folder = copy(saved, tmp_path / "run")
+    before = {path: path.read_bytes() for path in files(folder)}
+    with jax.default_prng_impl(here), pytest.raises(InputError) as error:
+        restore(tmp_path / "run")
+    assert str(error.value) == (
+        f"cannot resume from {folder}/7: its random keys are threefry2x32, those of this process "
+        f"{here}; expected JAX_DEFAULT_PRNG_IMPL=threefry2x32, as the run began"
+    )
+    assert {path: path.read_bytes() for path in files(folder)} == before
+    assert restore(tmp_path / "run") == (7, [])
+
+
+def test_kinds_of_random_keys_that_are_stored_alike_are_not_confused(tmp_path):
+    batches = make_batches()
+    next(batches)
+    with jax.default_prng_impl("rbg"), Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state(1), batches, {})
+    with jax.default_prng_impl("unsafe_rbg"), Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError, match="expected JAX_DEFAULT_PRNG_IMPL=rbg"):
+            checkpoints.restore_latest(make_state(0), make_batches())
+
+
+def test_a_model_is_read_with_the_random_keys_that_were_saved(saved):
+    """A prediction draws no random numbers, so it works with any default."""
+    with jax.default_prng_impl("rbg"):
+        model = nnx.eval_shape(lambda: Model(0))
+        assert restore_model(saved, model) == 7
+    assert contents(nnx.state(model)) == contents(nnx.state(Model(7)))
+
+
+def test_a_predictor_s_model_is_not_restored_from_a_damaged_checkpoint(saved, tmp_path):
     folder = copy(saved, tmp_path / "run")
     model = Model(0)
     assert restore_model(tmp_path / "run", model) == 7
@@ -240,7 +279,9 @@ def test_dtype_and_shape_count_and_the_kind_of_array_does_not():
     zeros = np.zeros((2, 3), np.float32)
     assert len({fingerprints.of_array(x) for x in (zeros, zeros.T, zeros.view(np.int32))}) == 3
     assert fingerprints.of_array(jnp.asarray(zeros)) == fingerprints.of_array(zeros)
-    assert fingerprints.of_array(jnp.zeros((), jnp.bfloat16)) != fingerprints.of_array(jnp.zeros(()))
+    assert fingerprints.of_array(jnp.zeros((), jnp.bfloat16)) != fingerprints.of_array(
+        jnp.zeros(())
+    )
     assert fingerprints.of_array(jax.random.key(0)) != fingerprints.of_array(jax.random.key(1))
     assert fingerprints.of_array(zeros.T) == fingerprints.of_array(np.ascontiguousarray(zeros.T))
 
@@ -254,7 +295,7 @@ def test_the_best_is_kept_beside_the_latest(tmp_path):
             checkpoints.wait()
             kept = {step, step - 1, best or step} - {0}
             assert set(checkpoints.steps()) == kept
-    with Checkpoints(tmp_path, keep=2) as checkpoints:  # a restart knows nothing of a best one yet
+    with Checkpoints(tmp_path, keep=2) as checkpoints:  # a restart does not know the best one yet
         next(batches)
         checkpoints.save(9, make_state(9), batches, {}, best_step=5)
         checkpoints.wait()

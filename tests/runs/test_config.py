@@ -163,7 +163,7 @@ def test_any_value_in_any_field_is_taken_or_refused_in_one_line(field, value):
 @pytest.mark.parametrize("schema", [Config, WordVectorsConfig])
 def test_every_field_is_described_by_one_sentence(schema):
     fields = list(describe_fields(schema))
-    assert [name for name, *_ in fields] == list(flatten(default_config(schema)))
+    assert {name for name, *_ in fields} == set(flatten(default_config(schema)))
     for name, default, expected, sentence in fields:
         assert sentence.endswith("."), name
         assert expected, name
@@ -191,8 +191,7 @@ def test_a_config_of_version_0_1_is_read_where_the_removed_fields_did_nothing():
     del old["optimizer"]["options"], old["data"]["options"]
     old["teacher"] = ""
     old["model"] |= {"members": 1, "bigram_rows": 0, "word_dropout": 0.0}
-    assert flatten(parse_config(upgrade(old)).model_dump()) == flatten(
-        parse_config(imdb.get_config()).model_dump() | {"bucket_lengths": [160, 280, 500]}
-    )
+    want = parse_config(imdb.get_config()).model_dump_json()
+    assert parse_config(upgrade(old)).model_dump_json() == want
     old["model"]["members"] = 2
     assert "config.model.members is not a field" in refusal(upgrade(old))

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from bahdanau_jax.runs import console as shown
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs import console as shown
 from bahdanau_jax.token_ids import FIRST_WORD, PAD, START, UNKNOWN
 
 
@@ -33,8 +33,8 @@ def printed(show, *args, terminal=False, width=100, **kwargs):
 def result(tmp_path, **changed):
     splits = {
         "train": {"n": 22_500, "loss": 0.2, "accuracy": 0.93},
-        "validation": {"n": 2_500, "loss": 0.3, "accuracy": 0.87},
-        "test": {"n": 25_000, "loss": 0.31, "accuracy": 0.88},
+        "validation": {"n": 2_500, "loss": 0.3, "accuracy": 0.87, "interval": [0.8568, 0.8828]},
+        "test": {"n": 25_000, "loss": 0.31, "accuracy": 0.88, "interval": [0.8759, 0.8840]},
     }
     return {
         "test_description": "IMDB test split",
@@ -164,13 +164,17 @@ def test_a_diverged_run_still_gets_its_table(tmp_path):
     assert "nan" in printed(shown.show_result, diverged)
 
 
-@pytest.mark.parametrize("damaged", [None, [], {}, {"workdir": 3}, {"workdir": "/x"}, "figure"])
+@pytest.mark.parametrize(
+    "damaged", [None, [], {}, {"workdir": 3}, {"workdir": "/x"}, "accuracy", "interval"]
+)
 def test_a_damaged_result_is_refused_in_one_line_with_nothing_shown(damaged, tmp_path):
-    if damaged == "figure":
-        damaged = result(tmp_path)
-        damaged["splits"]["test"]["accuracy"] = "high"
+    if damaged in ("accuracy", "interval"):
+        name, damaged = damaged, result(tmp_path)
+        damaged["splits"]["test"][name] = ["high"]
     file = io.StringIO()
-    with pytest.raises(InputError, match=r"^the run folder's result\.json is damaged .*; where"):
+    with pytest.raises(
+        InputError, match=r"^the run folder's result\.json is damaged .*; if the checkpoints"
+    ):
         shown.show_result(Console(file=file), damaged, already_finished=True)
     assert file.getvalue() == ""
 

@@ -1,23 +1,36 @@
+"""A run's folder is made, compared with the config asked for, and locked against a second run."""
+
+import errno
 import json
 import os
+import signal
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from ml_collections import ConfigDict
 
-from bahdanau_jax.runs import folder as workdir_module
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.predictor import Predictor
-from bahdanau_jax.runs.config import flatten, validate_config
+from bahdanau_jax.runs import folder as run_folder
+from bahdanau_jax.runs.config import Config
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.safe_files import read_json, write_json
-from experiments import imdb, imdb_tiny
+
+SETTINGS = Config().model_dump()
+HOLD = """
+import sys, time
+from bahdanau_jax.runs.folder import open_workdir
+with open_workdir(sys.argv[1], {"seed": 0}):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
 
 
-def opened(workdir, config) -> Path:
-    with open_workdir(workdir, config) as folder:
+def opened(workdir, **changed) -> Path:
+    """Opens a folder with the default config, in which top-level fields are changed, and leaves it."""
+    with open_workdir(workdir, SETTINGS | changed) as folder:
         return folder
 
 
@@ -34,29 +47,27 @@ def one_line(error) -> str:
 
 def test_a_new_folder_gets_the_config_and_the_same_run_opens_it_again(tmp_path):
     folder = tmp_path / "runs" / "a"
-    assert opened(folder, imdb.get_config()) == folder
+    assert opened(folder) == folder
     before = listing(folder)
     assert list(before) == ["config.json"]
-    assert read_json(folder / "config.json") == json.loads(json.dumps(imdb.get_config().to_dict()))
-    opened(str(folder), imdb.get_config())
+    assert read_json(folder / "config.json") == json.loads(json.dumps(SETTINGS))
+    opened(str(folder))
     assert listing(folder) == before
 
 
-def test_home_folder_is_understood(tmp_path, monkeypatch):
+def test_the_home_folder_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert opened("~/run", imdb.get_config()) == tmp_path / "run"
+    assert opened("~/run") == tmp_path / "run"
 
 
 def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
-    config = imdb.get_config()
-    opened(tmp_path, config)
+    opened(tmp_path)
     (tmp_path / "metrics.jsonl").touch()
     before = listing(tmp_path)
-    config.batch_size = 128
-    config.model.dropout = 0.25
-    config.data.data_dir = "/data"
+    model = SETTINGS["model"] | {"dropout": 0.25}
+    data = SETTINGS["data"] | {"data_dir": "/data"}
     with pytest.raises(InputError) as error:
-        opened(tmp_path, config)
+        opened(tmp_path, batch_size=128, model=model, data=data)
     message = one_line(error)
     assert str(tmp_path) in message
     assert "batch_size: 256 in the folder, 128 asked for" in message
@@ -67,37 +78,75 @@ def test_a_run_of_another_config_is_refused_and_kept(tmp_path):
 
 
 def test_the_config_of_a_run_that_never_began_makes_way(tmp_path):
-    config = imdb.get_config()
-    config.data.data_dir = "/mistyped"
-    opened(tmp_path, config)
+    opened(tmp_path, epochs=7)
     (tmp_path / "vocabulary.json").touch()
-    config.data.data_dir = "/data"
-    opened(tmp_path, config)
-    assert read_json(tmp_path / "config.json")["data"]["data_dir"] == "/data"
+    opened(tmp_path, epochs=8)
+    assert read_json(tmp_path / "config.json")["epochs"] == 8
 
 
 def test_a_field_that_only_one_side_has_is_a_difference(tmp_path):
-    config = imdb.get_config()
-    config.optimizer.nesterov = True
-    opened(tmp_path, config)
+    opened(tmp_path, optimizer=SETTINGS["optimizer"] | {"nesterov": True})
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(InputError, match="optimizer.nesterov: true in the folder, nothing asked"):
-        opened(tmp_path, imdb.get_config())
+        opened(tmp_path)
+
+
+def old_run(folder, change):
+    """A folder that has begun, whose config.json is changed by `change`."""
+    opened(folder)
+    (folder / "metrics.jsonl").touch()
+    fields = read_json(folder / "config.json")
+    change(fields)
+    write_json(folder / "config.json", fields)
+
+
+def test_a_field_that_this_version_added_has_its_default_in_older_folders(tmp_path):
+    def older(fields):
+        del fields["max_skipped_steps"], fields["model"]["ngrams"], fields["data"]["options"]
+
+    old_run(tmp_path, older)
+    opened(tmp_path)
+    ngrams = SETTINGS["model"] | {"ngrams": 2}
+    with pytest.raises(InputError, match="differ: model.ngrams: 0 in the folder, 2 asked for$"):
+        opened(tmp_path, model=ngrams)
+
+
+def test_a_field_that_this_version_removed_is_a_difference_only_where_it_did_something(tmp_path):
+    old_run(tmp_path, lambda fields: fields["model"].update(members=1))
+    opened(tmp_path)
+    old_run(tmp_path, lambda fields: fields["model"].update(members=4))
+    with pytest.raises(InputError, match="model.members: 4 in the folder, nothing asked for$"):
+        opened(tmp_path)
+
+
+def test_a_whole_number_equals_the_same_number_with_a_point(tmp_path):
+    old_run(tmp_path, lambda fields: fields["optimizer"].update(clip_norm=1))
+    opened(tmp_path)
+
+
+def test_settings_that_lack_most_fields_of_a_config_are_compared_alone(tmp_path):
+    baseline = {"method": "nb-svm", "ngrams": 2, "data": SETTINGS["data"]}
+    for _ in range(2):
+        with open_workdir(tmp_path, baseline):
+            (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(InputError, match="differ: ngrams: 2 in the folder, 3 asked for$"):
+        with open_workdir(tmp_path, baseline | {"ngrams": 3}):
+            pass
 
 
 def test_a_folder_with_something_else_in_it_is_refused_and_kept(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     before = listing(tmp_path)
     with pytest.raises(InputError) as error:
-        opened(tmp_path, imdb.get_config())
+        opened(tmp_path)
     assert "thesis.tex" in one_line(error)
     assert listing(tmp_path) == before
 
 
 def test_hidden_files_do_not_count(tmp_path):
     (tmp_path / ".config.json.17.new").write_text('{"half": ')  # left by a kill while writing
-    opened(tmp_path, imdb.get_config())
-    opened(tmp_path, imdb.get_config())
+    opened(tmp_path)
+    opened(tmp_path)
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -105,7 +154,7 @@ def test_a_file_is_no_folder(tmp_path):
     file.write_text("text")
     for folder in (file, file / "below"):
         with pytest.raises(InputError) as error:
-            opened(folder, imdb.get_config())
+            opened(folder)
         assert str(file) in one_line(error)
     assert file.read_text() == "text"
 
@@ -116,7 +165,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
     if os.access(folder, os.W_OK):
         folder = Path("/proc/run")  # root may write anywhere but there
     with pytest.raises(InputError) as error:
-        opened(folder, imdb.get_config())
+        opened(folder)
     assert str(folder) in one_line(error)
 
 
@@ -128,49 +177,9 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
     file = tmp_path / "config.json"
     file.write_bytes(damage)
     with pytest.raises(InputError) as error:
-        opened(tmp_path, imdb.get_config())
+        opened(tmp_path)
     assert str(file) in one_line(error)
     assert file.read_bytes() == damage
-
-
-def test_a_json_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    file = tmp_path / "result.json"
-    write_json(file, {"accuracy": 0.5})
-    assert read_json(file) == {"accuracy": 0.5}
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(workdir_module.os, "fsync", full)
-    with pytest.raises(InputError, match="result.json cannot be written: No space left on device"):
-        write_json(file, {"accuracy": 0.9})
-    assert json.loads(file.read_text()) == {"accuracy": 0.5}
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_missing_json_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="result.json cannot be read: No such file"):
-        read_json(tmp_path / "result.json")
-
-
-def test_what_is_not_finite_is_null_since_json_has_no_nan(tmp_path):
-    splits = {"test": {"loss": float("nan"), "n": 10}, "all": [1.5, float("-inf")]}
-    write_json(tmp_path / "result.json", splits)
-    text = (tmp_path / "result.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {
-        "test": {"loss": None, "n": 10},
-        "all": [1.5, None],
-    }
-
-
-def test_a_folder_in_use_is_refused_and_its_config_stays(tmp_path):
-    with open_workdir(tmp_path, imdb.get_config()):
-        before = listing(tmp_path)
-        with pytest.raises(InputError, match="is in use by process"):
-            opened(tmp_path, imdb_tiny.get_config())  # of a run that has not begun to train
-        with open_workdir(tmp_path, imdb.get_config(), lock=False):
-            pass  # another process of the same run
-    assert listing(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -188,46 +197,105 @@ def test_a_folder_that_leads_out_of_itself_is_refused_and_nothing_is_written(
     tmp_path, make, expected
 ):
     run, outside = tmp_path / "run", tmp_path / "outside.txt"
-    opened(run, imdb.get_config())
+    opened(run)
     (run / ".lock").unlink()
     outside.write_text("precious")
     make(run, outside)
     with pytest.raises(InputError, match=expected) as error:
-        opened(run, imdb.get_config())
+        opened(run)
     one_line(error)
     assert outside.read_text() == "precious"
     with pytest.raises(InputError, match=expected):
         Predictor.load(run)
 
 
-def test_links_inside_of_the_folder_and_to_it_are_fine(tmp_path):
-    opened(tmp_path / "run", imdb.get_config())
+def test_links_inside_the_folder_and_to_it_are_fine(tmp_path):
+    opened(tmp_path / "run")
     (tmp_path / "run" / "newest").symlink_to("config.json")
     (tmp_path / "link").symlink_to(tmp_path / "run")
-    opened(tmp_path / "link", imdb.get_config())
+    opened(tmp_path / "link")
+
+
+# --- lock ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the folder's lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process, process.stdout as output:
+        assert output.readline() == b"locked\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_in_one_line_that_names_the_first(tmp_path, holder):
+    for _ in range(2):  # the first refusal leaves the name there for the second
+        with pytest.raises(InputError) as error:
+            opened(tmp_path)
+        message = one_line(error)
+        assert str(tmp_path) in message and f"in use by process {holder.pid} on " in message
+
+
+def test_a_kill_leaves_no_lock(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert (tmp_path / ".lock").exists()
+    with open_workdir(tmp_path, SETTINGS):
+        assert json.loads((tmp_path / ".lock").read_bytes())["pid"] == os.getpid()
+
+
+def test_a_refused_run_leaves_the_config_as_it_is(tmp_path):
+    with open_workdir(tmp_path, SETTINGS):
+        before = listing(tmp_path)
+        with pytest.raises(InputError, match="is in use by process"):
+            opened(tmp_path, epochs=7)  # which could replace it, since no run has begun
+        with open_workdir(tmp_path, SETTINGS, lock=False):
+            pass  # another process of the same run
+    assert listing(tmp_path) == before
+
+
+def test_an_error_inside_the_block_unlocks_the_folder(tmp_path):
+    for _ in range(2):
+        with pytest.raises(KeyError), open_workdir(tmp_path, SETTINGS):
+            raise KeyError
 
 
 @pytest.mark.parametrize(
-    "text, expected",
-    [
-        ('{"n": ' + "9" * 30 + "}", "at most 64 bits"),
-        ('{"n": ' + "9" * 5000 + "}", "at most 64 bits"),
-        ('{"n": 1e999}', "expected a finite one"),
-        ('{"n": NaN}', "expected a finite one"),
-        ("[" * 100_000, "nested too deeply"),
-    ],
+    "content", [b"", b"{", b"[1]", b'{"pid": "x"}', b"\xff", b"[" * 100_000, b"1e999"]
 )
-def test_numbers_and_depths_that_no_run_writes_are_refused(tmp_path, text, expected):
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(InputError, match=expected) as error:
-        read_json(tmp_path / "x.json")
-    assert len(one_line(error)) < 400
+def test_a_second_run_is_refused_whatever_the_lock_file_holds(tmp_path, content):
+    with open_workdir(tmp_path, SETTINGS):
+        (tmp_path / ".lock").write_bytes(content)
+        with pytest.raises(InputError, match="in use by another process"):
+            opened(tmp_path)
 
 
-def test_a_file_that_is_far_too_large_is_not_read(tmp_path):
-    with open(tmp_path / "x.json", "wb") as file:
-        file.truncate(10**12)  # a hole: takes no space
-    with pytest.raises(InputError, match="1,000,000,000,000 bytes; expected at most"):
-        read_json(tmp_path / "x.json")
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.EACCES])
+def test_both_codes_of_a_held_lock_refuse(tmp_path, monkeypatch, code):
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    with pytest.raises(InputError, match="in use by another process"):
+        opened(tmp_path)
 
 
+def test_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened(tmp_path)
+    [warning] = caught
+    assert "cannot be locked (Function not implemented)" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_a_lock_file_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(InputError, match=r"cannot write \S+\.lock: Is a directory"):
+        opened(tmp_path)

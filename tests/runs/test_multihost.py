@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from bahdanau_jax.runs import multihost
-from bahdanau_jax.training import train
 from bahdanau_jax.data.batches import train_batches
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs import multihost
+from bahdanau_jax.training import train
 from experiments import imdb_tiny, run
 
 ROOT = Path(run.__file__).parent.parent

@@ -1,13 +1,19 @@
-"""What was written comes back; what is damaged is named in one line."""
+"""Predictions and reviews come back as written; a damaged file is named in one line."""
 
 import json
 
 import numpy as np
 import pytest
 
-from bahdanau_jax.errors import InputError
-from bahdanau_jax.runs.predictions import read_predictions, write_predictions
 from bahdanau_jax.data.dataset import Examples
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.runs.predictions import (
+    choose_reviews,
+    read_predictions,
+    read_reviews,
+    write_predictions,
+    write_reviews,
+)
 
 
 def examples(split, labels):
@@ -74,3 +80,50 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path, content, expected):
     with pytest.raises(InputError, match=expected) as raised:
         read_predictions(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+# --- reviews.jsonl ------------------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+N = 3_000
+LABELS = RNG.integers(0, 2, N).astype(np.int32)
+TEXTS = [f"review {i} <script>\n\u2028\ud83d" for i in range(N)]
+TEST = Examples(TEXTS, LABELS, [f"test/{i}" for i in range(N)])
+
+
+def some_probabilities(seed):
+    p = np.random.default_rng(seed).random(N)
+    return np.stack([1 - p, p], axis=1)
+
+
+def test_the_sample_and_the_most_confident_mistakes_are_kept(tmp_path):
+    p = some_probabilities(1)
+    write_reviews(tmp_path, TEST, p)
+    texts = read_reviews(tmp_path)
+    assert all(text == TEXTS[int(name.split("/")[1])] for name, text in texts.items())
+    sample, mistakes = choose_reviews(p, LABELS)
+    assert list(texts)[:1_000] == [f"test/{i}" for i in sample]
+    assert {f"test/{i}" for i in mistakes} <= set(texts)
+    # The mistakes are wrong, and no other mistake is as confident.
+    assert (p[mistakes].argmax(1) != LABELS[mistakes]).all() and len(mistakes) == 24
+    others = np.setdiff1d(np.flatnonzero(p.argmax(1) != LABELS), mistakes)
+    assert p[mistakes].max(1).min() >= p[others].max(1).max()
+
+
+def test_two_runs_keep_the_same_sample():
+    first, second = (choose_reviews(some_probabilities(i), LABELS)[0] for i in (1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert len(set(first.tolist())) == 1_000
+
+
+def test_few_reviews_are_all_kept(tmp_path):
+    write_reviews(tmp_path, TEST.take(range(5)), some_probabilities(1)[:5])
+    assert len(read_reviews(tmp_path)) == 5
+    assert read_reviews(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize("content", ['{"id": "a", "text": "b"}\n{"id"', "3\n", '{"id": "a"}\n'])
+def test_a_damaged_reviews_file_is_named_with_its_line(tmp_path, content):
+    (tmp_path / "reviews.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"reviews.jsonl: line \d is .*; expected a review's id"):
+        read_reviews(tmp_path)

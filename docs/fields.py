@@ -1,0 +1,28 @@
+"""A hook of mkdocs: puts tables of all config fields where a page says `<!-- fields: NAME -->`."""
+
+import re
+from typing import Any
+
+from bahdanau_jax.runs import config
+from bahdanau_jax.runs.config import describe_fields
+
+MARKER = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **kwargs: Any) -> str:
+    """Called by mkdocs with the text of each page."""
+    return MARKER.sub(lambda found: field_table(found[1]), markdown)
+
+
+def field_table(schema: str) -> str:
+    """Markdown table of the fields of `Config` or `WordVectorsConfig`.
+
+    Example:
+      >>> print(field_table("Config").splitlines()[2])
+      | `seed` | `0` | an integer of at least 0 | Seed of the weights, dropout and the order of batches. |
+    """
+    rows = ["| field | default | accepts | |", "|---|---|---|---|"]
+    for name, default, expected, sentence in describe_fields(getattr(config, schema)):
+        cells = [f"`{name}`", f"`{default!r}`", expected, sentence]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows)
