@@ -1,4 +1,4 @@
-"""Shows docstrings as Markdown does best: `Example:` as a session, `Example::` as code, flags as a list."""
+"""A griffe extension: shows `Example:` as a session, `Example::` as code, and flags as a list."""
 
 import re
 from typing import Any
@@ -7,10 +7,10 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """What griffe calls for each object that it has read."""
+    """Changes the docstring of each object that griffe has read."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
-        """Changes the text in memory."""
+        """Called by griffe with each object."""
         if obj.docstring is not None:
             text = obj.docstring.value.replace("Example::\n", "For example:\n")
             text = text.replace("Example:\n", "Examples:\n")

@@ -10,6 +10,9 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 # Several tests train the same small model: compiled once in a session.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bahdanau-jax-tests-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# The tests compile far longer than they compute; this halves it. Optimized programs run in .ci/outside,
+# the notebook and tests/test_adding.py.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import pytest
 from absl import flags

@@ -32,7 +32,7 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
 from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.config import flatten, validate_config
+from bahdanau_jax.runs.config import flatten
 from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.predictions import read_predictions
@@ -164,7 +164,9 @@ def test_every_text_label_and_id_counts_in_the_digest(rows):
     assert first == fingerprints.of_data(dataset, Vocabulary([]))
     for i in range(len(rows)):
         other = Examples(texts[:i] + ["", *texts[i + 1 :]], examples.labels, ids)
-        assert (fingerprints.of_examples(other) == fingerprints.of_examples(examples)) == (texts[i] == "")
+        assert (fingerprints.of_examples(other) == fingerprints.of_examples(examples)) == (
+            texts[i] == ""
+        )
 
 
 @fuzz
@@ -270,8 +272,9 @@ def test_any_config_is_valid_or_refused(data):
         # ml_collections makes a float of an integer before ours looks at it.
         with group.ignore_type(), contextlib.suppress(OverflowError):
             group[last] = data.draw(st.one_of(LEAVES, st.lists(NUMBERS, max_size=3).map(tuple)))
-    if used_or_refused(lambda: validate_config(config) or True):
-        json.dumps(config.to_dict(), allow_nan=False)
+    parsed = used_or_refused(parse_config, config)
+    if parsed is not None:
+        json.dumps(parsed.model_dump(), allow_nan=False)
 
 
 ARGUMENTS = st.one_of(
@@ -311,7 +314,8 @@ def test_any_result_is_shown_or_refused(folder, result, data):
     value = changed(result, data.draw) if data.draw(st.booleans()) else data.draw(JSON)
     (folder / "result.json").write_text(json.dumps(value))
     used_or_refused(show_finished, Console(file=io.StringIO()), folder)
-    used_or_refused(_read_label_names, folder, 2)
+    (folder / "data.json").write_text(json.dumps({"data set": value}))
+    used_or_refused(_read_label_names, folder)
 
 
 @fuzz
@@ -325,14 +329,14 @@ def test_any_config_file_is_compared_or_refused(folder, data):
         (Path(name) / "config.json").write_text(text)
 
         def open_it():
-            with open_workdir(name, config):
+            with open_workdir(name, parse_config(config).model_dump()):
                 pass
 
         used_or_refused(open_it)
         (Path(name) / "config.json").write_text(text)
         found = used_or_refused(_read_config, Path(name))
         if found is not None:
-            assert found[1] == sorted(set(found[1])) and found[1][-1] <= 1_000_000
+            assert found[2] == sorted(set(found[2])) and found[2][-1] <= 1_000_000
 
 
 METRICS = st.one_of(
@@ -389,9 +393,9 @@ def test_any_progress_of_a_checkpoint_is_taken_or_refused(data):
     progress = Progress(skipped_steps=1)
     progress.compare({"step": 3, "epoch": 1, "loss": 0.5, "accuracy": 0.75, "n": 4})
     good = progress.to_json() | {"pending": [[1.0, 2.0, 3.0]]}
-    assert Progress.from_json(copy.deepcopy(good), "x").to_json() == good
+    assert Progress.from_json(3, copy.deepcopy(good), "x").to_json() == good
     value = changed(good, data.draw) if data.draw(st.booleans()) else data.draw(JSON)
-    found = used_or_refused(Progress.from_json, value, "checkpoints/3")
+    found = used_or_refused(Progress.from_json, 3, value, "checkpoints/3")
     if found is not None:
         json.dumps(found.to_json(), allow_nan=False)
         found.clock.lap()

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.checkpoints import restore_part
+from bahdanau_jax.runs.restore_model import restore_part
 from bahdanau_jax.runs.safe_files import read_json, write_bytes
 
 VECTORS = "vectors.npy"

@@ -16,7 +16,6 @@ from flax import nnx
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import checkpoint_checks as checks
 from bahdanau_jax.runs import fingerprints, multihost
-from bahdanau_jax.runs.restore_model import restore_model, restore_part  # noqa: F401
 
 
 class Checkpoints:
@@ -45,7 +44,7 @@ class Checkpoints:
         )
         try:
             self.notices = [
-                f"the checkpoint {path.name.partition('.')[0]} was half-written when the run was "
+                f"the checkpoint of step {path.name.partition('.')[0]} was half-written when the run was "
                 "stopped, and is deleted"
                 for path in sorted(self._folder.glob("*.orbax-checkpoint-tmp*"))
             ]

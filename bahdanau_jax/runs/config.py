@@ -361,10 +361,10 @@ def describe_fields(schema: type[Section] = Config) -> Iterator[tuple[str, Any, 
       ('seed', 0, 'an integer of at least 0', 'Seed of the weights, dropout and the order of batches.')
     """
     for name, field in schema.model_fields.items():
-        section = field.annotation
-        if _is_section(section):
-            for inner, *rest in describe_fields(section):
-                yield f"{name}.{inner}", *rest
+        section = _section(field)
+        if section is not None:
+            for inner, default, expected, sentence in describe_fields(section):
+                yield f"{name}.{inner}", default, expected, sentence
         else:
             sentence = " ".join((field.description or "").split())
             yield name, field.default, _expected(field), sentence
@@ -376,20 +376,20 @@ def _message(
     """The first of pydantic's errors in our words."""
     first = error.errors()[0]
     if first["type"] == "value_error":  # raised by a validator above, in our words already
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {})["error"])
     names = [name for name in first["loc"] if isinstance(name, str)]
     path = ".".join([prefix, *names])
     if first["type"] == "extra_forbidden":
         known = [name for name, *_ in describe_fields(schema)]
         close = difflib.get_close_matches(".".join(names), known, n=1)
         return f"{path} is not a field" + (f"; did you mean {prefix}.{close[0]}?" if close else "")
-    field, value = None, values
+    field, value, section = None, values, schema
     for name in names:
-        if field is not None and not _is_section(field.annotation):
+        if section is None:  # inside `options`
             break
-        section = schema if field is None else field.annotation
         field, value = section.model_fields[name], value[name]
-    if field is None or _is_section(field.annotation):
+        section = _section(field)
+    if field is None or section is not None:
         return f"{path} is {value!r}; expected a group of fields"
     return f"{path} is {value!r}; expected {_expected(field, value)}"
 
@@ -426,8 +426,10 @@ def _expected(field: FieldInfo, value: Any = None) -> str:
     return "a name, or None"
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
+def _section(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, or None."""
+    kind: Any = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def _is_json(value: Any) -> bool:

@@ -16,27 +16,12 @@ from rich.table import Table
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.models.ngrams import Fixed
 from bahdanau_jax.runs.environment import hardware
+from bahdanau_jax.runs.folder import RUN_FILES
 from bahdanau_jax.runs.safe_files import read_json
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
 PLAIN_WIDTH = 100  # columns in a file or a pipe
 CLASSES_SHOWN = 8
-# What a run's folder may hold.
-RUN_FILES = {
-    "checkpoints": "weights, optimizer, data position",
-    "vocabulary.json": "words and ids",
-    "config.json": "the settings of this run",
-    "data.json": "digests of the data it is trained on",
-    "metrics.jsonl": "every figure, one JSON object a line",
-    "tensorboard": "the same for tensorboard --logdir",
-    "train.log": "what was printed, with times",
-    "predictions.jsonl": "one line for each test review",
-    "reviews.jsonl": "the texts of some of them",
-    "calibration.json": "the temperature that predictions are scaled by",
-    "report.html": "where it fails, and whether its attention is faithful",
-    "result.json": "this table",
-    "vectors.npy": "the words' vectors",
-}
 
 Log = Callable[[str], None]
 

@@ -15,6 +15,22 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.config import flatten, upgrade
 from bahdanau_jax.runs.safe_files import check_folder, read_json, write_json
 
+# What a run's folder may hold.
+RUN_FILES = {
+    "checkpoints": "weights, optimizer, data position",
+    "vocabulary.json": "words and ids",
+    "config.json": "the settings of this run",
+    "data.json": "digests of the data it is trained on",
+    "metrics.jsonl": "every figure, one JSON object a line",
+    "tensorboard": "the same for tensorboard --logdir",
+    "train.log": "what was printed, with times",
+    "predictions.jsonl": "one line for each test review",
+    "reviews.jsonl": "the texts of some of them",
+    "calibration.json": "the temperature that predictions are scaled by",
+    "report.html": "where it fails, and whether its attention is faithful",
+    "result.json": "this table",
+    "vectors.npy": "the words' vectors",
+}
 # What a run writes before its first step.
 _BEFORE_TRAINING = {"config.json", "data.json", "vocabulary.json"}
 

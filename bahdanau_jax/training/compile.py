@@ -48,7 +48,7 @@ class Compiled(NamedTuple):
 
 def compile_ahead(run: Session, setup: Setup) -> Compiled:
     """Starts to compile the training step and the evaluation step for each batch length."""
-    config, common = run.config, dict(mesh=run.mesh, pool=run.pool)
+    config = run.config
     step = partial(
         train_step,
         setup.graphdef,
@@ -56,9 +56,10 @@ def compile_ahead(run: Session, setup: Setup) -> Compiled:
         class_weights=setup.class_weights,
     )
     lengths, batch_size = config.bucket_lengths, config.batch_size
+    where: Any = dict(mesh=run.mesh, pool=run.pool)
     return Compiled(
-        CompiledAhead(step, setup.state, lengths, batch_size=batch_size, donate=True, **common),
-        Evaluator(setup.model, lengths, batch_size=batch_size // run.microbatches, **common),
+        CompiledAhead(step, setup.state, lengths, batch_size=batch_size, donate=True, **where),
+        Evaluator(setup.model, lengths, batch_size=batch_size // run.microbatches, **where),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from bahdanau_jax.errors import one_line
 from bahdanau_jax.evaluation.metrics import figures_of, figures_of_splits
 from bahdanau_jax.layers.recurrence import lstm_implementation
 from bahdanau_jax.models.probabilities import probabilities
@@ -96,5 +97,5 @@ def add_report(run: Session) -> None:
         file = make_report(run.workdir)
         run.writer.note(f"report in {file} ({show.format_seconds(time.monotonic() - begun)})")
     except Exception as error:
-        message = " ".join(str(error).split()) or "no message"
-        run.writer.note(f"warning: there is no report ({type(error).__name__}: {message[:300]})")
+        message = f"{type(error).__name__}: {one_line(error)[:300]}"
+        run.writer.note(f"warning: there is no report ({message})")

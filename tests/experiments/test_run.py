@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-import bahdanau_jax.train
+import bahdanau_jax.training.train
 from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.runs.config import parse_config
+from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.preemption import Stopped
 from experiments import run
 
@@ -21,7 +23,9 @@ def started(monkeypatch):
     """Stands for training; holds the configs and folders it was started with."""
     calls = []
     monkeypatch.setattr(
-        bahdanau_jax.train, "train_and_evaluate", lambda *arguments: calls.append(arguments)
+        bahdanau_jax.training.train,
+        "train_and_evaluate",
+        lambda *arguments: calls.append(arguments),
     )
     return calls
 
@@ -156,7 +160,7 @@ def test_a_config_file_that_is_no_config(source, expected, capsys, tmp_path):
 def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
     tiny = ["--config=experiments/imdb_tiny.py", f"--workdir={tmp_path}"]
     config, workdir = run.parse(["run", *tiny])
-    with bahdanau_jax.train.open_workdir(workdir, config):
+    with open_workdir(workdir, parse_config(config).model_dump()):
         pass
     (tmp_path / "metrics.jsonl").touch()
     before = (tmp_path / "config.json").read_bytes()
@@ -173,8 +177,12 @@ def test_a_run_of_another_config_is_refused_and_kept(capsys, tmp_path):
         (DataNotFound("not here:\n  1. look there"), 66, "error: not here:\n  1. look there\n"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 2, "No space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "'/x/y'"),
-        (Stopped("stopped by SIGTERM after step 3"), 75, "SIGTERM after step 3; the same command"),
-        (KeyboardInterrupt(), 130, "goes on from the last checkpoint"),
+        (
+            Stopped("stopped by SIGTERM after step 3"),
+            75,
+            "SIGTERM after step 3; rerun the same command",
+        ),
+        (KeyboardInterrupt(), 130, "resume from the last checkpoint"),
         (MemoryError("Unable to allocate 9 TiB"), 2, "config.batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n..."), 2, "error: out of memory"),
     ],
@@ -183,7 +191,7 @@ def test_how_a_run_ends_that_cannot_go_on(error, code, expected, capsys, tmp_pat
     def train_and_evaluate(*_):
         raise error
 
-    monkeypatch.setattr(bahdanau_jax.train, "train_and_evaluate", train_and_evaluate)
+    monkeypatch.setattr(bahdanau_jax.training.train, "train_and_evaluate", train_and_evaluate)
     assert run.main(["run", f"--workdir={tmp_path}"]) == code
     assert expected in capsys.readouterr().err
 
@@ -192,7 +200,7 @@ def test_a_fault_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
     def train_and_evaluate(*_):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(bahdanau_jax.train, "train_and_evaluate", train_and_evaluate)
+    monkeypatch.setattr(bahdanau_jax.training.train, "train_and_evaluate", train_and_evaluate)
     with pytest.raises(KeyError):
         run.main(["run", f"--workdir={tmp_path}"])
 

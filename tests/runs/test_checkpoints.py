@@ -179,7 +179,7 @@ def test_a_half_written_checkpoint_and_an_empty_one_are_named_in_the_notices(sav
     (folder / "8").mkdir()
     step, notices = restore(tmp_path / "run")
     assert step == 7 and len(notices) == 2
-    assert "the checkpoint 9 was half-written" in notices[0]
+    assert "the checkpoint of step 9 was half-written" in notices[0]
     assert f"{folder}/8" in notices[1]
     assert {path.name for path in folder.iterdir()} == {"3", "7", "8.damaged"}
 

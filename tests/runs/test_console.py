@@ -1,4 +1,4 @@
-"""What is printed at the start and at the end of a run."""
+"""The tables at the start and at the end of a run."""
 
 import io
 import math
@@ -142,7 +142,7 @@ def test_result_gives_intervals_for_what_was_not_trained_on(tmp_path):
     assert "1,488,489" in rows["parameters"]
 
 
-def test_result_names_the_folder_whole_and_the_files_that_are_there(tmp_path):
+def test_result_names_the_whole_folder_and_the_files_in_it(tmp_path):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     (folder / "metrics.jsonl").touch()
@@ -189,5 +189,5 @@ def test_no_control_codes_where_stdout_is_no_terminal(tmp_path):
     [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (185, "3 min 05 s"),
      (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (90_000, "25 h 00 min")],
 )  # fmt: skip
-def test_seconds_read_as_time(seconds, text):
+def test_seconds_are_printed_in_two_units(seconds, text):
     assert shown.format_seconds(seconds) == text

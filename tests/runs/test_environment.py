@@ -1,4 +1,4 @@
-"""What a run says about where it ran."""
+"""A run names its commit, versions, hardware and memory."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_commit_names_the_commit_and_whether_tracked_files_were_changed(repository):
+def test_the_commit_shows_whether_tracked_files_were_changed(repository):
     clean = environment.commit(repository / "package")
     assert clean is not None and len(clean) == 40
     (repository / "notes.txt").write_text("untracked files change nothing that ran\n")
@@ -48,7 +48,7 @@ def test_no_commit_without_a_repository_or_without_git(tmp_path, repository, mon
     assert environment.commit(repository / "package") is None
 
 
-def test_versions_hold_a_string_for_what_is_installed_and_none_for_the_rest(monkeypatch):
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("jax", "no-such-package-here"))
     versions = environment.versions()
     assert versions["python"] and versions["jax"]
@@ -61,9 +61,9 @@ def test_hardware_and_devices_are_named():
     assert all(" x " in device for device in environment.devices())
 
 
-def test_peak_memory_never_falls_and_sees_what_was_held():
+def test_peak_memory_never_falls_and_includes_freed_memory():
     before = environment.peak_memory()["peak_memory_bytes"]
-    assert len(np.ones(before, np.uint8)) == before  # as much again, at once let go of
+    assert len(np.ones(before, np.uint8)) == before  # as much again, freed at once
     after = environment.peak_memory()["peak_memory_bytes"]
     assert after > 1.5 * before
     assert environment.peak_memory()["peak_memory_bytes"] >= after

@@ -1,4 +1,4 @@
-"""Two processes of two devices each train as one of one device does; they fall and go on together."""
+"""Two processes with two devices each train like one process with one device, stop together and resume."""
 
 import json
 import os
@@ -60,8 +60,8 @@ def start(workdir, count=2, devices=2):
 
 def ends(started, seconds=300):
     """(exit code, stdout, stderr) of each process."""
-    told = [process.communicate(timeout=seconds) for process in started]
-    return [(process.returncode, *texts) for process, texts in zip(started, told, strict=True)]
+    printed = [process.communicate(timeout=seconds) for process in started]
+    return [(process.returncode, *texts) for process, texts in zip(started, printed, strict=True)]
 
 
 def wait_for_step(workdir, step, started):
@@ -81,7 +81,7 @@ def newest(folder):
 
 
 def wait_for_handler(process):
-    """Until JAX has taken over SIGTERM, which is long before the first step."""
+    """Waits until JAX handles SIGTERM, which is long before the first step."""
     caught = 0
     while not caught >> (signal.SIGTERM - 1) & 1:
         assert process.poll() is None, ends([process])
@@ -100,40 +100,42 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-def test_a_pair_gives_what_one_process_gives_falls_stops_and_goes_on(alone, tmp_path):
+def test_a_pair_equals_one_process_and_resumes_after_a_kill_and_a_signal(alone, tmp_path):
     workdir = tmp_path / "run"
-    # One is killed, late enough to compare 50 steps of two by two devices: the other says so and ends.
+    # One is killed, late enough to compare 50 steps. The other one names the loss and ends.
     pair = start(workdir)
     wait_for_step(workdir, 50, pair)
     pair[1].kill()
     begun = time.monotonic()
-    code, shown, told = ends(pair[:1], seconds=60)[0]
+    code, shown, errors = ends(pair[:1], seconds=60)[0]
     shown_by_other = pair[1].communicate()[0].splitlines()
     assert time.monotonic() - begun < 60
     if code == run.START_AGAIN:
-        assert "error: process 0 of 2 has lost another one" in told
-    else:  # it was waiting for the other one's part of a checkpoint, where JAX ends it
-        assert code == -signal.SIGABRT and "another task died" in told
+        assert "error: process 0 of 2 has lost another one" in errors
+    else:  # it waited for the other one's part of a checkpoint, where JAX ends it
+        assert code == -signal.SIGABRT and "another task died" in errors
     # One writer; gloo's own line comes from C++.
     assert "4 x cpu" in shown and [x for x in shown_by_other if not x.startswith("[Gloo]")] == []
     assert losses(workdir)[:50] == pytest.approx(losses(alone)[:50], abs=1e-5)
 
-    # The pair goes on. SIGTERM to one of them, even before its first step, stops both after the same one.
+    # The pair resumes. SIGTERM to one of them, even before its first step, stops both after the same step.
     step = newest(workdir)
     pair = start(workdir)
     wait_for_handler(pair[1])
     pair[1].send_signal(signal.SIGTERM)
-    for code, _, told in ends(pair):
-        assert code == run.START_AGAIN and f"after step {step + 1} of" in told
+    for code, _, errors in ends(pair):
+        assert code == run.START_AGAIN and f"after step {step + 1} of" in errors
     assert newest(workdir) == step + 1
 
-    # One process goes on from there to the end, as if nothing had been.
+    # One process resumes from there and finishes with the same losses.
     train.train_and_evaluate(make_config(), workdir)
     assert f"resumed from the checkpoint of step {step + 1}" in (workdir / "train.log").read_text()
     assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5)
 
 
-def test_a_pair_goes_on_from_one_process_s_checkpoint_past_a_damaged_one(alone, tmp_path):
+def test_a_pair_resumes_from_the_checkpoints_of_one_process_though_the_newest_is_damaged(
+    alone, tmp_path
+):
     workdir = tmp_path / "run"
     shutil.copytree(alone, workdir)
     (workdir / "result.json").unlink()
@@ -144,8 +146,8 @@ def test_a_pair_goes_on_from_one_process_s_checkpoint_past_a_damaged_one(alone, 
 
     ended = ends(start(workdir))
     assert [code for code, *_ in ended] == [0, 0], ended
-    told = (workdir / "train.log").read_text()
-    [warning] = [line for line in told.splitlines() if "warning" in line]
+    log = (workdir / "train.log").read_text()
+    [warning] = [line for line in log.splitlines() if "warning" in line]
     assert f"kept as {last}.damaged, going on from step" in warning
     assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5)
 
@@ -166,12 +168,12 @@ def test_each_process_reads_its_own_rows_of_the_same_batches(count):
             np.testing.assert_array_equal(everyone, np.concatenate(own))
 
 
-# --- how they find each other -----------------------------------------------------------------
+# --- joining ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def initialized(monkeypatch):
-    """Stands for jax.distributed.initialize; holds its arguments."""
+    """Replaces jax.distributed.initialize; the list holds the arguments of its calls."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *a, **k: calls.append(a))
     for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
@@ -179,7 +181,7 @@ def initialized(monkeypatch):
     return calls
 
 
-def test_alone_nothing_is_joined(initialized):
+def test_a_single_process_joins_nothing(initialized):
     multihost.join(None, None, None)
     assert initialized == []
 
@@ -188,13 +190,13 @@ def test_alone_nothing_is_joined(initialized):
     "name, value",
     [("SLURM_NTASKS", "4"), ("OMPI_COMM_WORLD_SIZE", "2"), ("TPU_WORKER_HOSTNAMES", "a,b")],
 )
-def test_a_cluster_is_left_to_jax_s_own_detection(initialized, monkeypatch, name, value):
+def test_on_a_cluster_jax_finds_the_processes(initialized, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     multihost.join(None, None, None)
     assert initialized == [(None, None, None)]
 
 
-def test_flags_say_it_all_or_nothing(initialized):
+def test_all_three_flags_are_given_or_none(initialized):
     multihost.join("host:1234", 2, 1)
     assert initialized == [("host:1234", 2, 1)]
     with pytest.raises(InputError, match="go together"):
@@ -210,7 +212,7 @@ def test_the_flags_are_taken_off_the_command_line():
     assert rest == ["run", "--config.seed=1"] and joining == ("a:1", 2, 0)
 
 
-def test_alone_there_is_nobody_to_ask():
+def test_a_single_process_agrees_with_itself():
     assert multihost.any_of(True) and not multihost.any_of(False)
     assert multihost.first_says(7) == 7
     multihost.check_same("the data", "ab" * 32)

@@ -1,3 +1,5 @@
+"""Signals end a run after its step; outside the loop, or the second time, at once."""
+
 import os
 import signal
 import threading
@@ -13,7 +15,7 @@ def send(*names: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_in_the_loop_a_signal_waits_for_the_step_to_ask(name):
+def test_in_the_loop_a_signal_waits_for_the_end_of_the_step(name):
     done = []
     with pytest.raises(Stopped, match=name), StopSignals() as stop:
         for item in stop.each_finished(range(10)):
@@ -25,17 +27,17 @@ def test_in_the_loop_a_signal_waits_for_the_step_to_ask(name):
     assert done == [0, 1, 2, 3]
 
 
-def test_one_that_comes_after_the_last_step_s_question_stops_behind_the_loop():
+def test_a_signal_after_the_last_step_s_question_stops_after_the_loop():
     with pytest.raises(Stopped), StopSignals() as stop:
         for _ in stop.each_finished(range(3)):
-            pass_on = stop.asked
+            asked = stop.asked
             send("SIGTERM")
-            assert pass_on in (None, "SIGTERM")
+            assert asked in (None, "SIGTERM")
         raise AssertionError("went on")
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_outside_of_the_loop_it_stops_where_it_comes(name):
+def test_outside_the_loop_a_signal_stops_at_once(name):
     with pytest.raises(Stopped, match=name), StopSignals() as stop:
         assert list(stop.each_finished([1, 2])) == [1, 2]
         send(name)
@@ -51,7 +53,7 @@ def test_a_second_sigint_stops_at_once_in_the_loop_too(first):
     assert not isinstance(error.value, Stopped)
 
 
-def test_sigterm_twice_is_still_one_wish():
+def test_a_second_sigterm_changes_nothing():
     with StopSignals() as stop:
         steps = stop.each_finished([1, 2])
         next(steps)
@@ -62,7 +64,7 @@ def test_sigterm_twice_is_still_one_wish():
             next(steps)
 
 
-def test_the_handlers_before_are_back_afterwards():
+def test_the_earlier_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) is not before[0]
@@ -79,7 +81,7 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_thread_gets_no_signals_and_changes_nothing():
+def test_a_thread_changes_no_handler():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def use():
