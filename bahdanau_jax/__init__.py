@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bahdanau_jax.data.tokenizer import split_words
     from bahdanau_jax.data.vocabulary import Vocabulary
-    from bahdanau_jax.data.words import split_words
     from bahdanau_jax.errors import DataNotFound, InputError
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
     from bahdanau_jax.layers.attention import (
@@ -58,7 +58,7 @@ _MODULES = {
     "lstm": "layers.lstm",
     "lstm_implementation": "layers.recurrence",
     "masked_softmax": "layers.attention",
-    "split_words": "data.words",
+    "split_words": "data.tokenizer",
 }
 
 
@@ -69,7 +69,16 @@ def __getattr__(name: str) -> Any:
         return version("bahdanau-jax")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    try:
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"bahdanau_jax.{name} needs {error.name}: pip install 'bahdanau-jax[train]'",
+            name=error.name,
+        ) from error
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

@@ -26,13 +26,13 @@ import bahdanau_jax as bj
 from bahdanau_jax.data.batches import eval_batches, plan_epoch, train_batches
 from bahdanau_jax.data.dataset import Dataset, Examples
 from bahdanau_jax.data.file_formats import FORMATS, read_texts
+from bahdanau_jax.data.tokenizer import split_words, word_spans
 from bahdanau_jax.data.vocabulary import Vocabulary
-from bahdanau_jax.data.words import split_words, word_spans
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
 from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.config import flatten
+from bahdanau_jax.runs.config import flatten, parse_config
 from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.predictions import read_predictions

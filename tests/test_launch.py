@@ -152,7 +152,7 @@ def test_it_returns_the_exit_code_of_the_run(machine):
 def test_without_data_and_arguments_it_trains_on_the_embedded_reviews(machine):
     done = machine.launch(RUN_CODE="66", RUN_WITH_CONFIG_CODE="7")
     assert done.returncode == 7
-    assert "going on with experiments/imdb_embedded.py" in done.stderr
+    assert "Training experiments/imdb_embedded.py" in done.stderr
     assert machine.calls() == [
         machine.pip(),
         "-P -m experiments.run",

@@ -12,7 +12,7 @@ import numpy as np
 
 from bahdanau_jax.atomic_write import write_bytes
 from bahdanau_jax.data.token_store import EncodedTexts
-from bahdanau_jax.data.words import WordIds, split_words, word_of
+from bahdanau_jax.data.tokenizer import WordIds, split_words, word_of
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, PAD
 

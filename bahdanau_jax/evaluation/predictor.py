@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from bahdanau_jax.data.tokenizer import SPECIAL_WORDS, split_words, word_spans
 from bahdanau_jax.data.vocabulary import Vocabulary
-from bahdanau_jax.data.words import SPECIAL_WORDS, split_words, word_spans
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.evaluation.calibration import read_temperature
 from bahdanau_jax.models.build import build_classifier

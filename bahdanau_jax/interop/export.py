@@ -28,7 +28,7 @@ from bahdanau_jax.runs.safe_files import write_bytes
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # All of this package that `standalone.py` imports, and therefore all that the file carries.
-MODULES = ("token_ids.py", "data/words.py", "interop/standalone.py")
+MODULES = ("token_ids.py", "data/tokenizer.py", "interop/standalone.py")
 _MAIN = """import sys
 
 from bahdanau_jax.interop.standalone import main

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from jax import export
 
-from bahdanau_jax.data.words import WordIds, word_of
+from bahdanau_jax.data.tokenizer import WordIds, word_of
 from bahdanau_jax.token_ids import PAD
 
 _ROWS = (256, 16, 1)  # batch sizes; the model is compiled for each of them and each length

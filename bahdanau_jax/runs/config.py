@@ -422,7 +422,7 @@ def _expected(field: FieldInfo, value: Any = None) -> str:
     if kind == Sequence[str]:
         return "one name or more"
     if get_origin(kind) is collections.abc.Sequence:
-        return "increasing lengths of at least 1"
+        return "increasing lengths that end with config.max_length"
     return "a name, or None"
 
 

@@ -15,10 +15,10 @@ from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.predictions import write_predictions, write_reviews
 from bahdanau_jax.runs.safe_files import write_json
 from bahdanau_jax.training.compile import Compiled
+from bahdanau_jax.training.inputs import Tokenized
 from bahdanau_jax.training.progress import Progress
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.state import Setup
-from bahdanau_jax.training.tokenize import Tokenized
 
 
 def validate(
@@ -70,7 +70,7 @@ def finish(
         **environment.peak_memory(),
         "compilations": len(compiled.train_step),
         **compilation,
-        "recurrence": lstm_implementation(config.model.implementation)[0],
+        "recurrence": lstm_implementation(config.model.implementation, dtype=config.model.dtype)[0],
         "devices": environment.devices(),
         "processes": jax.process_count(),
         **environment.provenance(),

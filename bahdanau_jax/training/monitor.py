@@ -17,11 +17,11 @@ from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import add_up, mean_of
 from bahdanau_jax.runs.safe_files import write_json
+from bahdanau_jax.training.inputs import Tokenized
 from bahdanau_jax.training.progress import Progress
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.state import Setup
 from bahdanau_jax.training.step_report import StepReport, already_checked, part_names
-from bahdanau_jax.training.tokenize import Tokenized
 
 
 class NotFinite(InputError):

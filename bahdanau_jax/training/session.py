@@ -32,17 +32,18 @@ T = TypeVar("T")
 
 
 def check_config(config: ConfigDict) -> Config:
-    """Checks every field, and tries the model, the attention and the data source that the config names.
+    """Checks every field, the optimizer's arguments, and the data source that the config names.
+
+    A Session tries the model too, which needs JAX's devices and so comes later.
 
     Raises:
-      InputError: in one line, before a folder is made or data is read.
+      InputError: in one line.
     """
     checked = parse_config(config)
     if not isinstance(checked, Config):
         raise InputError("config.task is set; expected the config of a classifier, without a task")
     make_optimizer(**checked.optimizer.model_dump(), total_steps=1)
     find_source(checked.data.model_dump())
-    check_classifier(checked.model.model_dump())
     return checked
 
 
@@ -87,6 +88,7 @@ class Session:
         environment.use_host_devices(
             config.host_devices, batch_size=config.batch_size, kernel=kernel
         )
+        check_classifier(config.model.model_dump())
         self.first = multihost.is_first()
         if not self.first:
             multihost.any_of(False)  # the first process opens the folder

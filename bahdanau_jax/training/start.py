@@ -10,12 +10,12 @@ from bahdanau_jax.layers.recurrence import lstm_implementation
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment
 from bahdanau_jax.training.compile import Compiled
+from bahdanau_jax.training.inputs import Tokenized
 from bahdanau_jax.training.metric_writer import MetricWriter
 from bahdanau_jax.training.progress import Progress
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.sharding import on_every_device
 from bahdanau_jax.training.state import Setup
-from bahdanau_jax.training.tokenize import Tokenized
 
 
 def restore_or_fit(
@@ -65,7 +65,7 @@ def show_start(
                 console=run.console,
             )
         )
-    implementation = lstm_implementation(config.model.implementation)
+    implementation = lstm_implementation(config.model.implementation, dtype=config.model.dtype)
     counts, parts = setup.class_counts, run.microbatches
     show.show_start(
         run.console,

@@ -9,13 +9,13 @@ from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.runs.preemption import Stopped
 from bahdanau_jax.training.compile import compile_ahead
 from bahdanau_jax.training.finish import finish, validate
+from bahdanau_jax.training.inputs import tokenize
 from bahdanau_jax.training.monitor import Monitor
 from bahdanau_jax.training.schedule import Schedule
 from bahdanau_jax.training.session import Session, check_config
 from bahdanau_jax.training.sharding import shard_batches
 from bahdanau_jax.training.start import restore_or_fit, show_start
 from bahdanau_jax.training.state import build_state
-from bahdanau_jax.training.tokenize import tokenize
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bahdanau_jax.data.tokenizer import split_words, word_spans
 from bahdanau_jax.data.vocabulary import Vocabulary
-from bahdanau_jax.data.words import split_words, word_spans
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, PAD, START, UNKNOWN
 

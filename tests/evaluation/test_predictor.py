@@ -113,10 +113,10 @@ def test_loading_changes_nothing(workdir, tmp_path):
     assert sorted((str(p), p.stat().st_mtime_ns) for p in run.rglob("*")) == before
 
 
-def test_names_are_numbers_until_the_run_has_finished(workdir, tmp_path):
+def test_a_run_that_has_not_finished_predicts_with_the_names_of_its_classes(workdir, tmp_path):
     run = shutil.copytree(workdir, tmp_path / "run")
     (run / "result.json").unlink()
-    assert Predictor.load(run)(["fine"])[0].label in ("0", "1")
+    assert Predictor.load(run)(["fine"])[0].label in ("neg", "pos")
 
 
 def remove(name):
@@ -147,20 +147,30 @@ def empty_arrays(run):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove("config.json"), "is no run folder: it holds no config.json"),
+        (remove("config.json"), "is not a run folder: it holds no config.json"),
         (remove("checkpoints"), "holds no complete checkpoint yet"),
         (remove("vocabulary.json"), "vocabulary.json: cannot read"),
         (remove("checkpoints/6/state"), "cannot restore .*checkpoints/6"),
         (empty_arrays, "cannot restore .*checkpoints/6"),
         (write("config.json", '{"model": {'), "config.json is damaged: expected JSON"),
-        (write("config.json", "[]"), "config.json is damaged: expected the fields"),
+        (write("config.json", "[]"), "config.json is not the config of a classifier"),
         (write("vocabulary.json", "{"), "vocabulary.json: not a vocabulary"),
-        (write("result.json", "{"), "result.json is damaged"),
-        (edit("result.json", label_names=["one"]), "label_names is .*; expected 2 names"),
+        (write("data.json", "{"), "data.json is damaged"),
+        (
+            edit("data.json", **{"data set": {"labels": ["one"]}}),
+            "expected the names of two or more",
+        ),
+        (
+            edit("data.json", **{"data set": {"labels": list("abc")}}),
+            "has shape .* in the checkpoint",
+        ),
         (edit("config.json", bucket_lengths=[64, 16]), "bucket_lengths is .64, 16."),
         (edit("config.json", bucket_lengths=None), "bucket_lengths is None"),
         (edit("config.json", model={"hidden_features": 5}), "has shape .* in the checkpoint"),
-        (edit("config.json", model={"hidden": 5}), "config.json describes no model"),
+        (
+            edit("config.json", model={"hidden": 5}),
+            "config.model.hidden is not a field; did you mean",
+        ),
         (
             edit("config.json", model={"hidden_features": "5"}),
             "hidden_features is '5'; expected an integer",
@@ -177,7 +187,7 @@ def test_a_folder_that_is_no_whole_run_is_refused_in_one_line(workdir, tmp_path,
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="is no run folder"):
+    with pytest.raises(InputError, match="is not a run folder"):
         Predictor.load(tmp_path / "none")
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from bahdanau_jax.data.words import split_words, word_spans
+from bahdanau_jax.data.tokenizer import split_words, word_spans
 from bahdanau_jax.evaluation.predictor import Prediction
 from experiments import picture
 

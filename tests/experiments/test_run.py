@@ -146,7 +146,10 @@ def test_a_wrong_command_line_is_refused_in_one_line(
         ("def get_config():\n    return {'epochs': 3}\n", "returned dict"),
         ("def get_config():\n    pass\n", "returned NoneType"),
         ("x = '\xff'\n", "config.py"),
-        ("from ml_collections import ConfigDict as get_config\n", "config.seed is missing"),
+        (
+            "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'sede': 1})\n",
+            "config.sede is not a field; did you mean config.seed?",
+        ),
     ],
 )
 def test_a_config_file_that_is_no_config(source, expected, capsys, tmp_path):

@@ -176,13 +176,13 @@ def killed(tmp_path_factory):
     (modules / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     code = f"""
 import os, signal
-from bahdanau_jax.recorder import MetricWriter
+from bahdanau_jax.training.metric_writer import MetricWriter
 recorder = MetricWriter({str(workdir)!r}, total_steps=60)
 for step in (5, 10):
     recorder.step(step, epoch=1, loss=0.5, accuracy=0.5, examples_per_second=1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    project = str(Path(recorder_module.__file__).parents[1])
+    project = str(Path(recorder_module.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(modules), project])},

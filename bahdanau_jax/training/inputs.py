@@ -1,4 +1,4 @@
-"""A run's texts as ids: the vocabulary, the digests that resume compares, and the batches."""
+"""The inputs of a run, texts as ids: the vocabulary, the digests that resume compares, and the batches."""
 
 from collections.abc import Sequence
 
