@@ -104,7 +104,7 @@ def plan(
                     parsed, workdir = config_file.parse(["run", *arguments])
                     settings = parse_config(parsed).model_dump()
                     if seed == seeds[0] and "task" not in settings:
-                        check_config(parsed)  # traces the model, which no seed changes
+                        check_config(parsed)
                 except (flags.Error, InputError) as error:
                     if not variant:
                         raise

@@ -26,6 +26,9 @@ NumberFromZero = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1)]
+Pooling = Literal[
+    "attention", "last", "max", "mean"
+]  # classifier.POOLINGS, which needs JAX to import
 
 
 class Section(pydantic.BaseModel):
@@ -97,8 +100,9 @@ class Model(Section):
     """Dropout rate on each LSTM's inputs, one mask per text."""
     head_dropout: Rate = 0.5
     """Dropout rate before the last layer."""
-    pooling: Annotated[Sequence[str], Field(min_length=1)] = ("attention",)
-    """What the head reads, side by side: "attention", "last" (states), "max", "mean" (of the outputs)."""
+    pooling: Annotated[Sequence[Pooling], Field(min_length=1)] = ("attention",)
+    """What the head reads, side by side: the attention's context, the last states, or the maximum or mean of
+    the outputs."""
     mask_attention: bool = True
     """False: padding takes part in the attention's softmax, as in the notebook."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -291,18 +295,6 @@ def parse_config(config: ConfigDict | Mapping[str, Any]) -> Any:
     return parsed
 
 
-def check_section(section: type[Section], values: Mapping[str, Any], prefix: str = "config") -> Any:
-    """Checks the fields of one section, such as `Model`, as `parse_config` checks a whole config.
-
-    Raises:
-      InputError: as `parse_config`.
-    """
-    try:
-        return section.model_validate(dict(values))
-    except ValidationError as error:
-        raise InputError(_message(section, error, values, prefix)) from None
-
-
 # Fields of version 0.1 and the value with which each did nothing.
 _REMOVED = {
     "teacher": "",
@@ -370,19 +362,17 @@ def describe_fields(schema: type[Section] = Config) -> Iterator[tuple[str, Any, 
             yield name, field.default, _expected(field), sentence
 
 
-def _message(
-    schema: type[Section], error: ValidationError, values: Mapping[str, Any], prefix: str = "config"
-) -> str:
+def _message(schema: type[Section], error: ValidationError, values: Mapping[str, Any]) -> str:
     """The first of pydantic's errors in our words."""
     first = error.errors()[0]
     if first["type"] == "value_error":  # raised by a validator above, in our words already
         return str(first.get("ctx", {})["error"])
     names = [name for name in first["loc"] if isinstance(name, str)]
-    path = ".".join([prefix, *names])
+    path = ".".join(["config", *names])
     if first["type"] == "extra_forbidden":
         known = [name for name, *_ in describe_fields(schema)]
         close = difflib.get_close_matches(".".join(names), known, n=1)
-        return f"{path} is not a field" + (f"; did you mean {prefix}.{close[0]}?" if close else "")
+        return f"{path} is not a field" + (f"; did you mean config.{close[0]}?" if close else "")
     field, value, section = None, values, schema
     for name in names:
         if section is None:  # inside `options`
@@ -419,8 +409,8 @@ def _expected(field: FieldInfo, value: Any = None) -> str:
         return "a name" if field.metadata else "a text"
     if get_origin(kind) is dict:
         return "keyword arguments by name"
-    if kind == Sequence[str]:
-        return "one name or more"
+    if kind == Sequence[Pooling]:
+        return "one or more of " + ", ".join(map(repr, get_args(Pooling)))
     if get_origin(kind) is collections.abc.Sequence:
         return "increasing lengths that end with config.max_length"
     return "a name, or None"

@@ -20,7 +20,7 @@ from bahdanau_jax.models.build import check_classifier
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, multihost
 from bahdanau_jax.runs.checkpoints import Checkpoints
-from bahdanau_jax.runs.config import Config, parse_config
+from bahdanau_jax.runs.config import Config, Model, parse_config
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.preemption import StopSignals
 from bahdanau_jax.training.metric_writer import MetricWriter, Silent
@@ -34,7 +34,7 @@ T = TypeVar("T")
 def check_config(config: ConfigDict) -> Config:
     """Checks every field, the optimizer's arguments, and the data source that the config names.
 
-    A Session tries the model too, which needs JAX's devices and so comes later.
+    A Session tries a model or an attention of the user's own, which needs JAX's devices and so comes later.
 
     Raises:
       InputError: in one line.
@@ -88,7 +88,9 @@ class Session:
         environment.use_host_devices(
             config.host_devices, batch_size=config.batch_size, kernel=kernel
         )
-        check_classifier(config.model.model_dump())
+        ours = Model()
+        if (config.model.target, config.model.attention) != (ours.target, ours.attention):
+            check_classifier(config.model.model_dump())  # takes a second, which ours need not
         self.first = multihost.is_first()
         if not self.first:
             multihost.any_of(False)  # the first process opens the folder

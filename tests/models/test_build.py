@@ -105,7 +105,6 @@ def test_a_classifier_of_ones_own_gets_the_fields_that_it_names_and_its_options(
         (dict(attention=here("NotCallable")), ["NotCallable", "weights of shape (2, 8)"]),
         (dict(target=here("DotAttention")), ["config.model.target", "key_features"]),
         (dict(options={"scale": 1.0}), ["config.model", "scale"]),
-        (dict(pooling=("sum",)), ["config.model", "pooling is ('sum',)", "attention, last, max, mean"]),
     ],
 )  # fmt: skip
 def test_what_does_not_keep_the_contract_is_refused_in_one_line(changes, expected):

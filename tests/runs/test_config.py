@@ -1,14 +1,17 @@
 """Every field is declared once, and whatever a config holds is taken or refused in one line."""
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.classifier import POOLINGS
 from bahdanau_jax.runs.config import (
     Config,
+    Pooling,
     WordVectorsConfig,
     default_config,
     describe_fields,
@@ -70,6 +73,7 @@ def refusal(config) -> str:
         ("model.dropout", -0.1),
         ("model.dropout", float("nan")),
         ("model.pooling", ()),
+        ("model.pooling", ("sum",)),
         ("model.ngrams", -1),
         ("model.ngram_rows", 0),
         ("model.ngram_share", 1.5),
@@ -132,6 +136,10 @@ def test_a_missing_field_takes_its_default():
     assert parse_config({}) == Config()
     assert parse_config({"model": {"dropout": 0.25}}).model.num_layers == 2
     assert parse_config({"task": "word_vectors"}) == WordVectorsConfig()
+
+
+def test_the_poolings_are_those_of_the_classifier():
+    assert get_args(Pooling) == POOLINGS
 
 
 def test_options_hold_what_json_can_hold():
