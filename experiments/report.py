@@ -24,7 +24,7 @@ from absl import flags
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.report.report import make_report
 from bahdanau_jax.runs import environment
-from bahdanau_jax.runs.config import Data, check_section
+from bahdanau_jax.runs.config import upgrade
 from bahdanau_jax.runs.predictions import read_predictions, write_reviews
 from bahdanau_jax.runs.safe_files import read_json
 from experiments.command import command, parse_flags
@@ -44,15 +44,15 @@ def keep_reviews_of_an_older_run(workdir: Path) -> None:
     from bahdanau_jax.data.load import load_dataset
 
     file = workdir / "config.json"
-    config = read_json(file)
     try:
-        data, seed = check_section(Data, config["data"], "config.data"), int(config["seed"])
-    except (KeyError, TypeError, ValueError) as error:
+        config = upgrade(read_json(file))
+        dataset = load_dataset(config["data"], seed=int(config["seed"]))
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file} does not name a data set: {error}") from error
-    test = load_dataset(data.model_dump(), seed=seed).read_test()
+    test = dataset.read_test()
     predictions = read_predictions(workdir)
     if predictions.ids != list(test.ids):
-        raise InputError(f"{workdir} was tested on other reviews than {data.name} now has")
+        raise InputError(f"{workdir} was tested on other reviews than {dataset.name} now has")
     write_reviews(workdir, test, predictions.probabilities)
 
 
