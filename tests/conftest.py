@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -40,17 +41,28 @@ def damaged(prepared, tmp_path):
     return tmp_path / "tfds"
 
 
+_REAL: dict[str, Any] = {}
+
+
 @pytest.fixture(scope="session", autouse=True)
-def add_report():
-    """The real `finish.add_report`. Runs in this process do without: a report takes longer than they do."""
+def no_reports():
+    """Runs in this process make no report, which takes longer than they do."""
     finish = sys.modules.get("bahdanau_jax.training.finish")
     if finish is None:  # no test of this session trains
-        yield None
+        yield
         return
-    real = finish.add_report
+    _REAL["add_report"] = finish.add_report
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "add_report", lambda run: None)
-        yield real
+        yield
+
+
+@pytest.fixture(scope="session")
+def add_report(no_reports):
+    """The real `training.finish.add_report`."""
+    from bahdanau_jax.training import finish
+
+    return _REAL.get("add_report", finish.add_report)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +71,6 @@ def tiny_run(tmp_path_factory, add_report):
     from bahdanau_jax.training import finish, train
     from experiments import imdb_tiny
 
-    add_report = add_report or finish.add_report
     config = imdb_tiny.get_config()
     config.data.train_size, config.data.validation_size, config.data.test_size = 90, 20, 30
     config.model.embedding_features = config.model.hidden_features = 4

@@ -14,6 +14,7 @@ MODULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_give_what_they_say(module):
     results = doctest.testmod(importlib.import_module(module))

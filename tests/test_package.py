@@ -42,6 +42,7 @@ def test_the_schema_of_configs_loads_no_jax():
     assert not modules_loaded_by("import bahdanau_jax.runs.config") & {"jax", "flax", "numba"}
 
 
+@pytest.mark.slow
 def test_a_layer_loads_only_what_flax_and_the_kernel_load():
     layer = """
 import jax.numpy as jnp

@@ -26,6 +26,7 @@ def test_each_page_has_only_the_snippets_tested_here():
     assert [len(snippets(page)) for page in pages] == [3, 2, 1]
 
 
+@pytest.mark.slow
 def test_layers_in_your_own_code():
     found = run("README.md", "bj.BahdanauAttention(")
     assert found["context"].shape == (4, 128) and found["weights"].shape == (1, 5)

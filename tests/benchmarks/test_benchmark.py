@@ -51,6 +51,7 @@ def array(parameter) -> np.ndarray:
     return np.asarray(parameter[...])
 
 
+@pytest.mark.slow
 def test_nnx_has_our_network(ours, logits):
     peer = importlib.import_module("benchmarks.contenders.nnx").Network(SIZES, **SHAPE)
     assert count(peer.model) == count(ours)
@@ -76,6 +77,7 @@ def test_nnx_has_our_network(ours, logits):
 
 
 # Keras causes it with NumPy 2.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_keras_has_our_network(ours, logits):
     os.environ.setdefault("KERAS_BACKEND", "jax")

@@ -33,6 +33,7 @@ def test_flops_of_a_token_agree_with_the_docs():
     assert scaling.flops_per_token(model) == pytest.approx(3 * 0.41e6, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_each_parameter_is_reduced_once():
     command = [
         sys.executable, "-m", "benchmarks.scaling", "--config=experiments/imdb_tiny.py",

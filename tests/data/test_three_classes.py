@@ -5,6 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 
 def test_class_weights_weigh_the_gradient():
     """A step with weights equals a step on losses weighted by hand. The reported loss has no weights."""

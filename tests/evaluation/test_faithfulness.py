@@ -23,6 +23,8 @@ from bahdanau_jax.models.classifier import AttentionClassifier
 from bahdanau_jax.models.ngrams import NgramClassifier
 from bahdanau_jax.models.with_ngrams import WithNgrams
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 WORDS = [f"w{i}" for i in range(20)]
 
 

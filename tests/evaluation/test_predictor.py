@@ -13,6 +13,8 @@ from bahdanau_jax import InputError, Predictor, split_words
 from bahdanau_jax.data import synthetic
 from bahdanau_jax.evaluation import calibration
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 
 @pytest.fixture(scope="module")
 def dataset():

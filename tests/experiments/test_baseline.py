@@ -55,6 +55,7 @@ def test_tokens_are_words_and_marks(text, expected):
     assert baseline.tokens(text) == expected
 
 
+@pytest.mark.slow
 def test_the_predictions_agree_with_the_data_and_the_result(finished):
     workdir, result = finished
     assert json.loads((workdir / "result.json").read_text()) == result

@@ -25,6 +25,7 @@ def test_all_of_the_text_is_laid_out_within_the_lines(text, line_width):
     assert [word.lower() for word in words] == split_words(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["Not $a_b$ <br />GOOD film.", "", "…!", "long " * 40, "x" * 300, "a\x85b \x00 c"]
 )

@@ -81,6 +81,7 @@ def test_csv_in_and_out(workdir, texts, predictions, tmp_path):
     assert second.startswith("1,")
 
 
+@pytest.mark.slow
 def test_a_pipe_is_answered_line_by_line(workdir):
     command = [sys.executable, "-P", "-m", "experiments.predict", f"--workdir={workdir}"]
     with subprocess.Popen(

@@ -9,6 +9,8 @@ from matplotlib.image import imread
 
 from experiments import seq2seq
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 
 @pytest.fixture(scope="module")
 def model():

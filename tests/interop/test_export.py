@@ -23,6 +23,8 @@ from bahdanau_jax.interop.export import export_model, predict_alone, stablehlo
 from bahdanau_jax.interop.standalone import Exported
 from bahdanau_jax.models.classifier import AttentionClassifier
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Imports the file as a library, predicts stdin, and checks where its modules come from.
 AS_A_LIBRARY = """

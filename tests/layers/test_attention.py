@@ -70,6 +70,7 @@ def test_weights_sum_to_one_and_are_exactly_zero_under_the_mask():
     assert (np.asarray(weights)[mask] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler", [1e30, np.inf, np.nan])
 def test_values_at_masked_positions_change_nothing(filler):
     attention, query, keys, mask = make(2)
@@ -175,6 +176,7 @@ def test_a_wrong_shape_is_named(arguments, message):
         make()[0](*arguments)
 
 
+@pytest.mark.slow
 def test_equals_the_usual_keras_layer():
     """W1, W2 and V as Dense layers with biases, as in the notebook."""
     keras = pytest.importorskip("keras", reason="Keras is not installed")
@@ -261,6 +263,7 @@ def head_of(attention, i):
     return alone
 
 
+@pytest.mark.slow
 def test_heads_equal_single_attentions():
     attention, (_, query, keys, mask) = more(num_heads=3), make()
     mask = jnp.array(mask)
@@ -294,6 +297,7 @@ def test_normalized_scores_use_g_times_v_over_its_norm(heads):
     np.testing.assert_allclose(attention(query, keys, mask=jnp.array(mask))[1], got[1], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 2])
 def test_a_bias_is_added_to_the_scores(heads):
     attention, (_, query, keys, mask) = more(num_heads=heads), make()
@@ -314,6 +318,7 @@ def test_a_bias_is_added_to_the_scores(heads):
     np.testing.assert_allclose(several[:, 1], weights, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_heads": 2, "normalized": True}])
 def test_keys_projected_once_give_the_same_at_every_step(options):
     attention, (_, query, keys, mask) = more(**options), make()
@@ -332,6 +337,7 @@ def test_keys_projected_once_give_the_same_at_every_step(options):
         attention.attend(query[:2], memory)
 
 
+@pytest.mark.slow
 def test_masks_stay_exact_with_heads_bias_and_scale():
     attention, (_, query, keys, mask) = more(num_heads=2, normalized=True), make()
     mask[1] = False
@@ -350,6 +356,7 @@ def test_masks_stay_exact_with_heads_bias_and_scale():
     assert (np.asarray(grads[1])[~mask] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("sizes", [(0, 2, 7), (3, 0, 7), (3, 2, 0)], ids=str)
 def test_no_rows_no_queries_or_no_positions_give_empty_or_zero_results(sizes, heads):
@@ -388,6 +395,7 @@ def test_numpy_float64_and_integers_compute_in_float32(heads, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_heads": 2, "normalized": True}])
 def test_attention_passes_where_jax_refuses_to_promote_ranks(options):
     attention, (_, query, keys, mask) = more(**options), make()

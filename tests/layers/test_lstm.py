@@ -154,6 +154,7 @@ def gradients_of(function, a):
     return jax.jit(jax.grad(loss))(a)
 
 
+@pytest.mark.slow
 @both_implementations
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("pattern", list(masks()))
@@ -200,6 +201,7 @@ def test_values_at_masked_steps_change_nothing(reverse, implementation):
     np.testing.assert_array_equal(c[0], a["c0"][0])
 
 
+@pytest.mark.slow
 @both_implementations
 def test_extreme_values_stay_finite(implementation):
     a, mask = make(5), jnp.array(masks()["behind"])
@@ -208,6 +210,7 @@ def test_extreme_values_stay_finite(implementation):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -248,6 +251,7 @@ def test_the_kernel_equals_the_scan_in_float64(sizes, reverse):
         assert np.linalg.norm(ours - want) <= 1e-5 * (np.linalg.norm(want) + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 7, 40, 150], ids="batch {}".format)
 def test_how_the_kernel_splits_rows_and_directions_changes_nothing(batch):
     rng = np.random.default_rng(batch)
@@ -277,6 +281,7 @@ def test_how_the_kernel_splits_rows_and_directions_changes_nothing(batch):
         assert np.linalg.norm(got - exact[name]) <= 1e-5 * np.linalg.norm(exact[name]), name
 
 
+@pytest.mark.slow
 @both_implementations
 @pytest.mark.parametrize("chunk_size", [1, 4, 9, 20])
 def test_chunked_recomputation_changes_nothing(chunk_size, implementation):
@@ -306,6 +311,7 @@ def test_chunked_recomputation_changes_nothing(chunk_size, implementation):
         np.testing.assert_allclose(got, want, atol=2e-5)
 
 
+@pytest.mark.slow
 @both_implementations
 def test_chunks_bound_the_memory_of_long_sequences(implementation):
     """XLA's temporary memory for the gradient of the notebook's BiLSTM, 10,000 steps at batch 16."""
@@ -369,6 +375,7 @@ assert kernel_obstacle("auto", "float32") == why
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @both_implementations
 def test_numpy_float64_and_integers_compute_in_float32(implementation, recwarn):
     encoder = BiLSTM(FEATURES, HIDDEN, implementation=implementation, dropout=0.5, rngs=nnx.Rngs(0))
@@ -396,6 +403,7 @@ def test_layers_pass_where_jax_refuses_to_promote_ranks(implementation):
         np.testing.assert_array_equal(got[name], want[name])
 
 
+@pytest.mark.slow
 @both_implementations
 @pytest.mark.parametrize("chunk_size", [0, 2])
 @pytest.mark.parametrize("sizes", [(0, 5), (3, 0), (0, 0)], ids=str)
@@ -519,6 +527,7 @@ def our_results(encoder, x, mask, weights, state_weights):
     return results, nnx.to_pure_dict(grads), x_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["all", "behind", "in front", "anywhere"])
 def test_equals_keras_under_masks(pattern):
     keras = pytest.importorskip("keras", reason="Keras is not installed")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 START = """
 import jax, jax.numpy as jnp, numpy as np
 from flax import nnx
@@ -89,13 +91,16 @@ def run(code):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_each_device_runs_the_kernel_on_its_share_of_the_batch():
     run(LAYER)
 
 
+@pytest.mark.slow
 def test_any_mesh_and_any_number_of_rows_give_the_results_of_one_device():
     run(MESHES)
 
 
+@pytest.mark.slow
 def test_layers_run_inside_shard_map():
     run(SHARD_MAP)

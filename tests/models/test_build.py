@@ -76,6 +76,7 @@ def test_the_default_is_the_classifier_with_the_configs_sizes():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_an_attention_of_ones_own_takes_the_place_of_ours():
     changed = fields(**SIZES, attention=here("DotAttention"))
     check_classifier(changed)

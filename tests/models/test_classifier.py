@@ -52,6 +52,7 @@ def logits_and_gradients(model, ids):
     return logits, weights, nnx.to_pure_dict(grads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, PARTS], ids=["plain", "all parts"])
 @pytest.mark.parametrize("kind", ["behind", "in front", "in the middle", "300 more", "in a batch"])
 def test_padding_changes_neither_logits_nor_gradients(kind, options):
@@ -67,6 +68,7 @@ def test_padding_changes_neither_logits_nor_gradients(kind, options):
     assert (grads["embedding"]["embedding"][0] == 0).all()  # the padding id learns nothing
 
 
+@pytest.mark.slow
 def test_the_mask_may_be_given():
     model = make()
     ids, mask = padded("behind"), np.zeros((1, 13), bool)
@@ -83,6 +85,7 @@ def test_rows_without_a_real_token_give_finite_logits_and_gradients(options):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_without_a_mask_on_the_attention_padding_takes_part():
     model = make(mask_attention=False)
     _, weights, _ = logits_and_gradients(model, padded("behind"))
@@ -97,6 +100,7 @@ def test_one_logit_for_two_classes_and_one_per_class_for_more():
     assert make(5)(REVIEW[None])[0].shape == (1, 5)
 
 
+@pytest.mark.slow
 def test_logits_and_weights_are_float32_under_bfloat16():
     model = make(dtype=jnp.bfloat16)
     logits, weights = model(REVIEW[None])
@@ -124,6 +128,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation():
     assert len(set(draws)) > 1
 
 
+@pytest.mark.slow
 def test_filler_rows_do_not_count():
     model = make()
     ids, labels = padded("in a batch"), np.array([1, 0, 1])
@@ -153,6 +158,7 @@ def test_an_unknown_pooling_is_refused():
         make(pooling=("sum",))
 
 
+@pytest.mark.slow
 def test_embedded_stands_in_for_the_embedding_of_the_ids():
     model, ids = make(), jnp.asarray(padded("behind"))
     embedded = model.embed(ids)

@@ -24,6 +24,7 @@ def tuples_at(ids, n):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3])
 @given(texts, texts)
 def test_a_row_stands_for_an_ngram_of_real_words(n, first, second):
@@ -83,6 +84,7 @@ def batches_of(ids, labels):
     return eval_batches(ids, labels, batch_size=64, bucket_lengths=[8, 16])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 def test_what_is_fitted_tells_the_classes_apart(classes):
     ids, labels = make_texts(classes)
@@ -148,6 +150,7 @@ def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words(with_unlabelled)
     assert np.abs(want).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_choice_has_the_least_loss_on_the_third_held_out(classes):
     ids, labels = make_texts(classes)
@@ -197,6 +200,7 @@ def test_where_no_ngram_is_in_enough_texts_it_is_fitted_all_the_same(choices):
     assert (fitted.weights != 0).any() == (choice.min_texts == 1)
 
 
+@pytest.mark.slow
 def test_a_text_of_unknown_ngrams_is_left_to_the_bias():
     model = NgramClassifier(n=2, rows=ROWS)
     put(model, fit_ngrams(batches_of(*make_texts(2)), n=2, rows=ROWS))
@@ -204,6 +208,7 @@ def test_a_text_of_unknown_ngrams_is_left_to_the_bias():
     assert model(jnp.array([[500, 501, 0], [0, 0, 0]])).tolist() == [[0.25], [0.25]]
 
 
+@pytest.mark.slow
 def test_the_length_of_a_text_does_not_matter_only_its_ngrams():
     """Said twice, or among unknown words, it is as it was: with words alone no other n-gram comes in."""
     model = NgramClassifier(n=1, rows=ROWS)

@@ -17,6 +17,8 @@ from bahdanau_jax.models.with_ngrams import WithNgrams
 from bahdanau_jax.runs.console import parameter_count
 from bahdanau_jax.training.steps import train_step
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 
 def make(*, ngram_share=0.5, rows=500):
     network = AttentionClassifier(50, **SIZES, **PARTS, rngs=nnx.Rngs(0))

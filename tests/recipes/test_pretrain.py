@@ -16,6 +16,8 @@ from bahdanau_jax.runs.preemption import Stopped
 from bahdanau_jax.training import train
 from experiments import imdb_tiny, imdb_vectors
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 VOCAB, FEATURES = 60, 8
 
 

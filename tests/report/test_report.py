@@ -15,6 +15,8 @@ from bahdanau_jax.evaluation import faithfulness
 from bahdanau_jax.report import report, reviews
 from bahdanau_jax.runs.predictions import read_predictions, read_reviews
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 EVIL = '<script>alert("1")</script></div></body> <img src=x onerror=alert(1)> {{ 7 * 7 }} \u202e &lt;b&gt; fine'
 
 

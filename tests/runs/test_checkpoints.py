@@ -109,6 +109,7 @@ def test_what_was_saved_is_restored(saved, tmp_path):
     assert restore(tmp_path / "run") == (7, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
 def test_any_damage_to_the_newest_leaves_it_whole_or_falls_back(saved, tmp_path, damage):
     """Each kind to every fourth file; together with the next test, every kind of file is met."""

@@ -61,6 +61,7 @@ def test_hardware_and_devices_are_named():
     assert all(" x " in device for device in environment.devices())
 
 
+@pytest.mark.slow
 def test_peak_memory_never_falls_and_includes_freed_memory():
     before = environment.peak_memory()["peak_memory_bytes"]
     assert len(np.ones(before, np.uint8)) == before  # as much again, freed at once

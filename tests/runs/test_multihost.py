@@ -20,6 +20,8 @@ from bahdanau_jax.runs import multihost
 from bahdanau_jax.training import train
 from experiments import imdb_tiny, run
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 ROOT = Path(run.__file__).parent.parent
 OVERRIDES = {
     "data.train_size": 413, "data.validation_size": 25, "data.test_size": 30, "vocab_size": 100,

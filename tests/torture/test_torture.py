@@ -25,6 +25,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_damaged_runs_are_bit_identical(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     counts = ["--kills=1", "--terms=1", "--corruptions=2", f"--out={tmp_path / 'torture'}"]
@@ -35,6 +36,7 @@ def test_killed_stopped_and_damaged_runs_are_bit_identical(tmp_path, capsys, mon
     assert [found["counts"][f"corruption: {kind}"] for kind in ("truncate", "flip")] == [1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change, expected",
     [

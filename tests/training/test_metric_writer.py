@@ -191,6 +191,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     return workdir, done
 
 
+@pytest.mark.slow
 def test_tensorflow_is_not_imported_even_where_it_is_installed(killed):
     _, done = killed
     assert "TensorFlow was imported" not in done.stderr

@@ -22,6 +22,8 @@ from bahdanau_jax.training.metric_writer import MetricWriter
 from bahdanau_jax.training.monitor import NotFinite
 from bahdanau_jax.training.step_report import part_names
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 BAD_LABEL = 3  # the loss of a batch that holds it is made NaN
 
 

@@ -45,6 +45,7 @@ def parameters(model):
     return nnx.state(model, nnx.Param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatches", [1, 2, 4, 12])
 def test_parts_make_the_same_step(microbatches):
     batch = small_batch()
@@ -64,6 +65,7 @@ def test_parts_make_the_same_step(microbatches):
     np.testing.assert_allclose(metrics.loss_sum / metrics.count, loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_part_draws_its_own_dropout():
     rows = small_batch(rows=4, fillers=0)
     same = Batch(*(np.repeat(x[:1], 4, axis=0) for x in rows))

@@ -29,6 +29,8 @@ from bahdanau_jax.training import train
 from bahdanau_jax.training.metric_writer import MetricWriter
 from experiments import imdb_tiny
 
+pytestmark = pytest.mark.slow  # trains, or compiles for long
+
 
 def small_config():
     config = imdb_tiny.get_config()
