@@ -7,7 +7,7 @@
 #   ./launch.sh --retry[=N] ...    restart after a crash or preemption, at most N times (default 10)
 #   ./launch.sh --processes=N ...  train with N processes on this machine
 #   ./launch.sh test               run all tests on all cores
-#   ./launch.sh test --fast        leave out the tests marked slow; under a minute
+#   ./launch.sh test --fast        leave out the tests marked slow: 2 minutes on two cores
 #   ./launch.sh test ARGUMENTS     pytest ARGUMENTS (also after --fast)
 #
 # Works from any directory. Relative paths in ARGUMENTS start at the current directory.
