@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from bahdanau_jax.runs.config import Config, Model, parse_config
+from bahdanau_jax.runs.config import Config, Model
+from bahdanau_jax.runs.parse_config import parse_config
 from benchmarks.network import lstm_flops
 from experiments.command import command, parse_flags
 from experiments.config_file import parse

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from bahdanau_jax.runs import config
-from bahdanau_jax.runs.config import describe_fields
+from bahdanau_jax.runs.parse_config import describe_fields
 
 MARKER = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
 

@@ -41,8 +41,8 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_of, figures_of_splits
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment
-from bahdanau_jax.runs.config import parse_config
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.predictions import write_predictions
 from bahdanau_jax.runs.safe_files import write_json
 from experiments.command import command, parse_flags

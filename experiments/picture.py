@@ -26,7 +26,7 @@ from absl import flags
 from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.predictor import Prediction, Predictor, words_read
-from bahdanau_jax.runs.config import upgrade
+from bahdanau_jax.runs.parse_config import upgrade
 from bahdanau_jax.runs.safe_files import read_json
 from experiments.command import REQUIRED, command, parse_flags
 

@@ -24,7 +24,7 @@ from absl import flags
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.report.report import make_report
 from bahdanau_jax.runs import environment
-from bahdanau_jax.runs.config import upgrade
+from bahdanau_jax.runs.parse_config import upgrade
 from bahdanau_jax.runs.predictions import read_predictions, write_reviews
 from bahdanau_jax.runs.safe_files import read_json
 from experiments.command import command, parse_flags

@@ -56,7 +56,7 @@ def take_processes(
 
 def show_help() -> None:
     """Prints how to use the command, then every field of a config."""
-    from bahdanau_jax.runs.config import describe_fields
+    from bahdanau_jax.runs.parse_config import describe_fields
 
     print(__doc__)
     print("Fields of a config, with their defaults:\n")

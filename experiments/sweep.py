@@ -31,8 +31,8 @@ from typing import Any
 from absl import flags
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.runs.config import parse_config
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.training.session import check_config
 from experiments import ablation, config_file
 from experiments.command import INTERRUPTED, command, fail, parse_flags

@@ -32,9 +32,9 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
 from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.config import flatten, parse_config
 from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import flatten, parse_config
 from bahdanau_jax.runs.predictions import read_predictions
 from bahdanau_jax.runs.safe_files import parse_json, write_json
 from bahdanau_jax.token_ids import FIRST_WORD, START

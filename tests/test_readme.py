@@ -34,7 +34,7 @@ def test_layers_in_your_own_code():
 
 
 def test_a_config_of_your_own():
-    from bahdanau_jax.runs.config import parse_config
+    from bahdanau_jax.runs.parse_config import parse_config
     from experiments import imdb
 
     config = parse_config(run("README.md", "def get_config():")["get_config"]())

@@ -25,7 +25,7 @@ from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.evaluation.calibration import read_temperature
 from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.models.probabilities import probabilities
-from bahdanau_jax.runs.config import parse_config, upgrade
+from bahdanau_jax.runs.parse_config import parse_config, upgrade
 from bahdanau_jax.runs.restore_model import restore_model
 from bahdanau_jax.runs.safe_files import check_folder, read_json
 from bahdanau_jax.token_ids import PAD, START, UNKNOWN

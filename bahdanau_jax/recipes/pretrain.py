@@ -19,8 +19,9 @@ from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
 from bahdanau_jax.recipes.word_vectors import skip_gram
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, fingerprints, multihost
-from bahdanau_jax.runs.config import WordVectorsConfig, parse_config
+from bahdanau_jax.runs.config import WordVectorsConfig
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.preemption import Stopped, StopSignals
 from bahdanau_jax.runs.safe_files import write_json
 

@@ -23,8 +23,8 @@ from bahdanau_jax.evaluation.faithfulness import mean_with_interval
 from bahdanau_jax.evaluation.significance import bootstrap_interval, mcnemar
 from bahdanau_jax.report import figures, reviews
 from bahdanau_jax.report.run_data import Run, read_run
-from bahdanau_jax.runs.config import flatten
 from bahdanau_jax.runs.console import format_seconds
+from bahdanau_jax.runs.parse_config import flatten
 from bahdanau_jax.runs.predictions import SAMPLE, Predictions, read_predictions
 from bahdanau_jax.runs.safe_files import write_text
 

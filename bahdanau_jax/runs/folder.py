@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.runs.config import flatten, upgrade
+from bahdanau_jax.runs.parse_config import flatten, upgrade
 from bahdanau_jax.runs.safe_files import check_folder, read_json, write_json
 
 # What a run's folder may hold.

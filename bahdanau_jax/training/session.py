@@ -20,8 +20,9 @@ from bahdanau_jax.models.build import check_classifier
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, multihost
 from bahdanau_jax.runs.checkpoints import Checkpoints
-from bahdanau_jax.runs.config import Config, Model, parse_config
+from bahdanau_jax.runs.config import Config, Model
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.preemption import StopSignals
 from bahdanau_jax.training.metric_writer import MetricWriter, Silent
 from bahdanau_jax.training.optimizer import make_optimizer

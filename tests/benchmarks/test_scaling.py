@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from bahdanau_jax.models.build import build_classifier
-from bahdanau_jax.runs.config import parse_config
+from bahdanau_jax.runs.parse_config import parse_config
 from benchmarks import scaling
 from experiments import imdb, imdb_tiny
 

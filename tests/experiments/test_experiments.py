@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bahdanau_jax.runs.config import flatten, parse_config
+from bahdanau_jax.runs.parse_config import flatten, parse_config
 from experiments import (
     imdb,
     imdb_best,

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 import bahdanau_jax.training.train
 from bahdanau_jax.errors import DataNotFound, InputError
-from bahdanau_jax.runs.config import parse_config
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.preemption import Stopped
 from experiments import run
 

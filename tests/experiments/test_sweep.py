@@ -11,8 +11,8 @@ import pytest
 from bahdanau_jax.data.dataset import Examples
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.significance import bootstrap_interval, mcnemar, mean_interval
-from bahdanau_jax.runs.config import parse_config
 from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.predictions import write_predictions
 from bahdanau_jax.runs.safe_files import write_json
 from experiments import ablation, config_file, sweep, sweep_table

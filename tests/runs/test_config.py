@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.classifier import POOLINGS
-from bahdanau_jax.runs.config import (
-    Config,
-    Pooling,
-    WordVectorsConfig,
-    default_config,
-    describe_fields,
-    flatten,
-    parse_config,
-    upgrade,
-)
+from bahdanau_jax.runs.config import Config, Pooling, WordVectorsConfig, default_config
+from bahdanau_jax.runs.parse_config import describe_fields, flatten, parse_config, upgrade
 from experiments import imdb, imdb_tiny
 
 
