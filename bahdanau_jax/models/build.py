@@ -44,7 +44,8 @@ def build_classifier(
       (16,)
     """
     given = dict(fields)
-    n, rows, share = (given.pop(f"ngram{x}", y) for x, y in (("s", 0), ("_rows", 1), ("_share", 0)))
+    n, rows = given.pop("ngrams", 0), given.pop("ngram_rows", 1)
+    share = given.pop("ngram_share", 0.0)
     target, options = given.pop("target"), dict(given.pop("options", {}))
     constructor = load_object(target, "config.model.target")
     if "attention" in given:

@@ -31,8 +31,8 @@ class NotFinite(InputError):
 class Monitor:
     """Follows a run from step to step.
 
-    Figures that are due after a step are fetched when the next step is on the device (`add`), or at once where
-    a checkpoint follows (`after`): what was measured is written before the checkpoint that counts on it.
+    `add` fetches due figures when the next step is on the device. If a checkpoint follows, `after` writes
+    them before it.
 
     Args:
       progress: of the run. The monitor counts skipped steps in it and keeps its clock.

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from test_train import check_same, figures, small_config
+from test_train import check_same, figures, small_config, train_until_killed
 
 from bahdanau_jax.data import synthetic
 from bahdanau_jax.data.batches import Batch, rows_of_step, train_batches
@@ -18,7 +18,6 @@ from bahdanau_jax.evaluation import metrics
 from bahdanau_jax.models.classifier import AttentionClassifier
 from bahdanau_jax.runs.safe_files import read_json
 from bahdanau_jax.training import steps, train
-from bahdanau_jax.training.metric_writer import MetricWriter
 from bahdanau_jax.training.monitor import NotFinite
 from bahdanau_jax.training.step_report import part_names
 
@@ -170,26 +169,12 @@ def test_so_many_steps_are_left_out_and_one_more_stops(one_bad_review, tmp_path,
     assert all(math.isfinite(line["loss"]) for line in figures(tmp_path / "run"))
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("last_step", [5, 10])
 def test_a_run_that_leaves_steps_out_goes_on_to_the_same_bits(
     one_bad_review, tmp_path, monkeypatch, last_step
 ):
     undisturbed = train.train_and_evaluate(config_that_skips(2), tmp_path / "undisturbed")
-    advance = MetricWriter.advance
-
-    def killing(self, step):
-        if step > last_step:
-            raise Killed
-        advance(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricWriter, "advance", killing)
-        with pytest.raises(Killed):
-            train.train_and_evaluate(config_that_skips(2), tmp_path / "run")
+    train_until_killed(config_that_skips(2), tmp_path / "run", monkeypatch, last_step=last_step)
     result = train.train_and_evaluate(config_that_skips(2), tmp_path / "run")
     assert result["skipped_steps"] == undisturbed["skipped_steps"] == 2
     check_same(tmp_path / "run", tmp_path / "undisturbed")

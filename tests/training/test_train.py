@@ -150,8 +150,8 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("last_step", [2, 5, 10])
-def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, last_step):
+def train_until_killed(config, workdir, monkeypatch, *, last_step):
+    """Trains until the step after `last_step`, which dies as its figures are shown."""
     advance = MetricWriter.advance
 
     def killing(self, step):
@@ -162,7 +162,12 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
     with monkeypatch.context() as patch:
         patch.setattr(MetricWriter, "advance", killing)
         with pytest.raises(Killed):
-            train.train_and_evaluate(small_config(), tmp_path / "run")
+            train.train_and_evaluate(config, workdir)
+
+
+@pytest.mark.parametrize("last_step", [2, 5, 10])
+def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, last_step):
+    train_until_killed(small_config(), tmp_path / "run", monkeypatch, last_step=last_step)
     train.train_and_evaluate(small_config(), tmp_path / "run")
     check_same(tmp_path / "run", finished[0])
 
@@ -180,17 +185,7 @@ def test_a_network_with_ngrams_goes_on_to_the_same_bits_and_predicts_from_its_fo
     tmp_path, monkeypatch
 ):
     train.train_and_evaluate(with_ngrams_config(), tmp_path / "undisturbed")
-    advance = MetricWriter.advance
-
-    def killing(self, step):
-        if step > 5:
-            raise Killed
-        advance(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MetricWriter, "advance", killing)
-        with pytest.raises(Killed):
-            train.train_and_evaluate(with_ngrams_config(), tmp_path / "run")
+    train_until_killed(with_ngrams_config(), tmp_path / "run", monkeypatch, last_step=5)
     train.train_and_evaluate(with_ngrams_config(), tmp_path / "run")
     check_same(tmp_path / "run", tmp_path / "undisturbed", last_step=6)
 
