@@ -1,5 +1,6 @@
 """Settings of every test: on the CPU unless told otherwise, no flags left to parse."""
 
+import fcntl
 import os
 import shutil
 import sys
@@ -66,18 +67,28 @@ def add_report(no_reports):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, add_report):
+def tiny_run(tmp_path_factory, add_report, worker_id):
     """The folder of a finished run on 90, 20 and 30 made-up reviews, with a report; not to be changed."""
+    if worker_id == "master":
+        return train_tiny(tmp_path_factory.mktemp("run") / "tiny", add_report)
+    folder = tmp_path_factory.getbasetemp().parent / "tiny"  # one for all workers
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "report.html").exists():
+            train_tiny(folder, add_report)
+    return folder
+
+
+def train_tiny(folder, add_report):
     from bahdanau_jax.training import finish, train
     from experiments import imdb_tiny
 
     config = imdb_tiny.get_config()
     config.data.train_size, config.data.validation_size, config.data.test_size = 90, 20, 30
     config.model.embedding_features = config.model.hidden_features = 4
-    config.model.attention_units = 4
-    config.bucket_lengths = (16, 48, 64)
+    config.model.attention_units, config.model.num_layers = 4, 1
+    config.bucket_lengths = (16, 64)
     config.batch_size, config.epochs = 16, 1
-    folder = tmp_path_factory.mktemp("run") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finish, "add_report", add_report)
         train.train_and_evaluate(config, folder)

@@ -17,6 +17,11 @@ def model():
     return seq2seq.Seq2Seq(features=8, rngs=nnx.Rngs(0))
 
 
+@nnx.jit
+def call(model, source, before):
+    return model(source, before)
+
+
 def digits(ids):
     return [int(i) - seq2seq.FIRST_DIGIT for i in ids if 0 < i < seq2seq.START]
 
@@ -36,7 +41,7 @@ def test_decoding_takes_the_likeliest_id_at_each_step(model):
     source, _ = seq2seq.make_batch(np.random.default_rng(1), 4, "reverse")
     written, weights = model.write(jnp.asarray(source))
     before = jnp.pad(written[:, :-1], ((0, 0), (1, 0)), constant_values=seq2seq.START)
-    logits, want_weights = model(jnp.asarray(source), before)
+    logits, want_weights = call(model, source, before)
     np.testing.assert_array_equal(logits.argmax(-1), written)
     np.testing.assert_allclose(weights, want_weights, atol=1e-6)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-5)
@@ -46,8 +51,8 @@ def test_decoding_takes_the_likeliest_id_at_each_step(model):
 def test_padding_changes_nothing(model):
     source = jnp.array([[5, 3, 9, 0, 0, 0]])
     before = jnp.array([[seq2seq.START, 9, 3]])
-    logits, weights = model(source, before)
-    want_logits, want_weights = model(source[:, :3], before)
+    logits, weights = call(model, source, before)
+    want_logits, want_weights = call(model, source[:, :3], before)
     np.testing.assert_allclose(logits, want_logits, atol=1e-6)
     np.testing.assert_allclose(weights[:, :, :3], want_weights, atol=1e-6)
 
@@ -56,9 +61,8 @@ def test_training_lowers_the_loss(monkeypatch):
     monkeypatch.setattr(seq2seq, "BATCH", 32)
     model, right = seq2seq.train("sort", steps=60, seed=0)
     source, target = seq2seq.make_batch(np.random.default_rng(5), 64, "sort")
-    loss = float(seq2seq.loss_of(model, jnp.asarray(source), jnp.asarray(target)))
+    loss, grads = nnx.jit(nnx.value_and_grad(seq2seq.loss_of))(model, source, target)
     assert loss < 1.9 < np.log(11) and 0 <= right <= 1  # ten digits and the end, guessed at random
-    grads = nnx.grad(seq2seq.loss_of)(model, jnp.asarray(source), jnp.asarray(target))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 

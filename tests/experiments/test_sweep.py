@@ -21,8 +21,8 @@ TINY = "experiments/imdb_tiny.py"
 SMALL = [
     "--config.data.train_size=32", "--config.data.validation_size=10", "--config.data.test_size=20",
     "--config.model.embedding_features=4", "--config.model.hidden_features=4",
-    "--config.model.attention_units=4", "--config.bucket_lengths=(64,)", "--config.max_length=64",
-    "--config.batch_size=16", "--config.epochs=1",
+    "--config.model.attention_units=4", "--config.model.num_layers=1",
+    "--config.bucket_lengths=(64,)", "--config.max_length=64", "--config.batch_size=16", "--config.epochs=1",
 ]  # fmt: skip
 LABELS = np.arange(20) % 2
 

@@ -44,6 +44,23 @@ def small_config():
     return config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Lets runs of equal configs share their compiled steps."""
+    compile_ahead, compiled = train.compile_ahead, {}
+
+    def compile_ahead_once(run, setup):
+        shapes = str(jax.tree.map(jnp.shape, setup.state))
+        key = run.config.model_dump_json(), shapes
+        if key not in compiled:
+            compiled[key] = compile_ahead(run, setup)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "compile_ahead", compile_ahead_once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "tiny"
