@@ -7,18 +7,27 @@ import math
 import os
 import socket
 import struct
+import sys
 import time
 from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX.proto import event_pb2, summary_pb2
-from tensorboardX.record_writer import masked_crc32c
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.console import format_seconds, make_console
 from bahdanau_jax.runs.safe_files import parse_json, write_bytes
+
+_without_torch = "torch" not in sys.modules
+if _without_torch:  # tensorboardX would import it, in 2 s, for types that are not needed here
+    sys.modules["torch"] = None  # pyright: ignore[reportArgumentType]
+try:
+    from tensorboardX.proto import event_pb2, summary_pb2
+    from tensorboardX.record_writer import masked_crc32c
+finally:
+    if _without_torch:
+        del sys.modules["torch"]
 
 # protobuf makes these while it is imported, where no type checker sees them.
 Event: Any = vars(event_pb2)["Event"]
