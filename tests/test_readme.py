@@ -23,7 +23,7 @@ def run(page, containing):
 
 def test_each_page_has_only_the_snippets_tested_here():
     pages = ("README.md", "docs/interface.md", "docs/files.md")
-    assert [len(snippets(page)) for page in pages] == [3, 2, 1]
+    assert [len(snippets(page)) for page in pages] == [3, 2, 2]
 
 
 @pytest.mark.slow
@@ -75,3 +75,18 @@ def test_weights_from_pytorch():
         expected = found["lstm"](inputs)[0].numpy()
     outputs, _ = found["encoder"](inputs.numpy())
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_prediction_with_onnx_runtime(tiny_run, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from bahdanau_jax import Predictor
+    from bahdanau_jax.interop.onnx import export_onnx
+
+    export_onnx(tiny_run, tmp_path / "imdb.onnx")
+    monkeypatch.chdir(tmp_path)
+    found = run("docs/files.md", "onnxruntime.InferenceSession(")
+    (prediction,) = Predictor.load(tiny_run)(["A dull first hour, then pure joy."])
+    assert found["probabilities"][0] == pytest.approx(prediction.probabilities, abs=1e-6)
+    assert found["weights"][0] == pytest.approx(prediction.weights, abs=1e-6)

@@ -221,7 +221,10 @@ def test_the_command_tries_the_file_it_wrote(tiny_run, tmp_path, capsys, name):
     ("arguments", "message"),
     [
         (["--workdir=x"], "--output is missing"),
-        (["--workdir=x", "--output=a.zip"], "expected a file that ends with .pyz or .safetensors"),
+        (
+            ["--workdir=x", "--output=a.zip"],
+            "expected a file that ends with .pyz, .onnx or .safetensors",
+        ),
         (["--workdir=no/such/run", "--output=a.pyz"], "no/such/run is not a run folder"),
         (["--workdir=x", "--output=a.pyz", "y"], "unexpected argument 'y'"),
     ],
