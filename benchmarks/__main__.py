@@ -1,9 +1,9 @@
-"""Compares bahdanau-jax with flax.nnx, Keras on JAX, Keras on TensorFlow and PyTorch on this machine.
+"""Compares bahdanau-jax with flax.nnx, Keras, PyTorch and ONNX Runtime on this machine.
 
     python -m benchmarks [--quick] [--only=step,epoch,...] [--out=runs/benchmark]
 
 --only               Sections to measure, see below. Default: all.
---peers              nnx, keras-jax, keras-tensorflow, torch. Default: all that are installed.
+--peers              nnx, keras-jax, keras-tensorflow, torch, onnxruntime. Default: all that are installed.
 --settings           plain, huge. Default: both; with --quick, huge.
 --out                Folder for benchmark.json, benchmark.png and the processes' logs.
 --quick              Batches of 32, two rounds, small layers: about 4 minutes on two cores instead of 18.
@@ -14,7 +14,8 @@
 Sections:
   step      a training step with every batch padded to 500
   epoch     training time per review: ours in length buckets, peers padded to 500 as usual
-  predict   prediction time per review
+  predict   prediction time per review: ours and ONNX Runtime (float32 and int8) in batches by length, peers
+            padded; and how far ONNX Runtime's probabilities are from ours
   memory    peak resident memory of training
   compile   start to first step, and compilation
   roofline  arithmetic of an epoch without padding, relative to the rate of a large product
@@ -50,7 +51,7 @@ from rich.console import Console
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import environment
 from benchmarks import sections
-from benchmarks.contenders import CONTENDERS, PEERS, ours
+from benchmarks.contenders import CONTENDERS, PEERS, VARIANTS, ours
 from benchmarks.data import read_reviews
 from benchmarks.network import Sizes
 from benchmarks.plot import draw, show_tables
@@ -58,7 +59,7 @@ from benchmarks.records import HUGE, PLAIN, Record, write_records
 from benchmarks.worker import HUGE_PAGES, ROOT, Child, environment_of
 from experiments.command import command, parse_flags
 
-SECTIONS = (*sections.TRAINING, *sections.LAYER)
+SECTIONS = (*sections.TRAINING, "predict", *sections.LAYER)
 SETTINGS = {"plain": PLAIN, "huge": HUGE}
 
 
@@ -185,9 +186,10 @@ def main(argv: Sequence[str]) -> None:
         benchmark = Benchmark(out, about, start=start, say=say)
         settings = settings_here(asked.settings, asked.quick)
         last = settings[-1]
+        training = [peer for peer in peers if CONTENDERS[peer].trains]
         if set(asked.only) & set(sections.TRAINING):
             for setting in settings:
-                keys = [("ours", setting), *((peer, setting) for peer in peers)]
+                keys = [("ours", setting), *((peer, setting) for peer in training)]
                 if setting == PLAIN and HUGE in settings:
                     keys.insert(1, ("ours", HUGE))  # as launch.sh starts it
                 if "roofline" in asked.only:
@@ -196,9 +198,16 @@ def main(argv: Sequence[str]) -> None:
                     keys,
                     setting,
                     lambda group: sections.training_sections(
-                        group, asked.only, scale, train, test, buckets
+                        group, asked.only, scale, train, buckets
                     ),
                 )
+        if "predict" in asked.only:
+            names = [name for peer in peers for name in (peer, *VARIANTS.get(peer, ()))]
+            benchmark.measure(
+                [(name, last) for name in ("ours", *names)],
+                last,
+                lambda group: sections.predict_section(group, scale, test),
+            )
         if "step" in asked.only and "torch" in peers:
             benchmark.measure(
                 [("torch-packed", last)],
@@ -207,7 +216,7 @@ def main(argv: Sequence[str]) -> None:
             )
         for section in (name for name in sections.LAYER if name in asked.only):
             benchmark.measure(
-                [(name, last) for name in ("ours", *peers)],
+                [(name, last) for name in ("ours", *training)],
                 last,
                 lambda group, section=section: sections.layer_section(group, section, scale),
             )

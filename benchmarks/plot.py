@@ -16,6 +16,7 @@ TITLES = {
     "step": "Training step at equal padding",
     "epoch": "Training epoch, per review",
     "predict": "Prediction, per review",
+    "difference": "Difference of a predicted probability from ours",
     "memory": "Peak memory of training",
     "start to first step": "Start to first step",
     "compilation": "Compilation of a training step",

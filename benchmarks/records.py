@@ -80,7 +80,7 @@ def write_records(path: Path, about: dict[str, Any], records: Sequence[Record]) 
     found = [
         {"section": section, "size": size} | _with_summary(ratio)
         for section, size in dict.fromkeys((x.section, x.size) for x in records)
-        if section != "roofline"
+        if section not in ("roofline", "difference")
         for ratio in ratios(records, section, size)
     ]
     every = [_with_summary(record) | common for record in records]

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.contenders import ours
+from benchmarks.contenders import CONTENDERS, ours
 from benchmarks.data import Reviews
 from benchmarks.network import Sizes, train_flops
 from benchmarks.records import Record
 from benchmarks.worker import Child, ChildFailed
 
-TRAINING = ("step", "epoch", "predict", "memory", "compile", "roofline")
+TRAINING = ("step", "epoch", "memory", "compile", "roofline")
 LAYER = ("length", "batch", "hidden")
 FEATURES = 128  # of the layer's inputs in the sections of LAYER
 
@@ -23,8 +23,8 @@ class Scale:
 
     batch_size: int = 256
     rounds: int = 5  # of the training step; the other sections take at most 3
-    predict_batches: int = 10  # of ours, whose batches differ in length
-    peer_predict_batches: int = 2  # of the peers, whose batches are all padded to the same length
+    predict_batches: int = 10
+    padded_predict_batches: int = 2  # of a contender that pads all batches to the same length
     lengths: tuple[int, ...] = (64, 256, 1024, 2048, 8192)
     batches: tuple[int, ...] = (1, 8, 64, 256, 1024)
     hiddens: tuple[int, ...] = (32, 128, 512, 1024)
@@ -39,7 +39,7 @@ QUICK = Scale(
     batch_size=32,
     rounds=2,
     predict_batches=4,
-    peer_predict_batches=2,
+    padded_predict_batches=2,
     lengths=(64, 512),
     batches=(1, 32),
     hiddens=(32, 128),
@@ -114,10 +114,9 @@ def training_sections(
     sections: Sequence[str],
     scale: Scale,
     train: Reviews,
-    test: Reviews,
     buckets: Sequence[int],
 ) -> Iterator[list[Record]]:
-    """The sections that train the network or predict with it."""
+    """The sections that train the network."""
     longest = buckets[-1]
     plan = ours.epoch_plan(train.lengths, scale.batch_size, buckets)
     shapes = _shapes(plan, train.lengths, buckets)
@@ -173,8 +172,6 @@ def training_sections(
         every = group.rounds(1, lambda child: child.ask("compilation")["all"], ["ours"])
         note = f"{len(shapes)} shapes; from the cache if ours ran before"
         yield group.records("compilation of all shapes", every, "s", note=note)
-    if "predict" in sections:
-        yield _predict(group, scale, test)
 
 
 def _shapes(
@@ -202,26 +199,47 @@ def _shares(
     return group.records("roofline", shares, "of the large product's rate", note=note)
 
 
-def _predict(group: Group, scale: Scale, test: Reviews) -> list[Record]:
-    """Ours predicts every k-th of its batches, which differ in length; the peers some of these reviews."""
+def predict_section(group: Group, scale: Scale, test: Reviews) -> Iterator[list[Record]]:
+    """Prediction, and by how much probabilities differ from ours where the weights are the same.
+
+    All read reviews of every k-th of our batches, which differ in length. Those that pad every batch to the
+    same length read fewer.
+    """
     plan = ours.prediction_plan(test.lengths, scale.batch_size)[:-1]  # the last one may be short
     stride = max(1, len(plan) // scale.predict_batches)
     sample = np.concatenate(plan[stride // 2 :: stride])
-    order = np.random.default_rng(0).permutation(len(sample))
-    few = sample[order[: scale.peer_predict_batches * scale.batch_size]]
-    sample = sample[order]
-    rounds, note = min(3, scale.rounds), f"from {len(sample):,} (ours) and {len(few):,} (peers)"
-
-    def predict(child: Child) -> float:
-        """Milliseconds per review."""
-        rows = sample if child.name == "ours" else few
-        return child.ask("predict", rows=rows.tolist()) / len(rows) * 1e3
-
-    group.rounds(1, predict)  # compiles
+    sample = sample[np.random.default_rng(0).permutation(len(sample))]
+    few = sample[: scale.padded_predict_batches * scale.batch_size]
+    by_length = {"ours", "onnxruntime", "onnxruntime-int8"}
+    rounds, note = min(5, scale.rounds), f"{len(sample):,} by length, {len(few):,} padded"
     if scale.full:
         few = sample = np.arange(len(test.ids))
         rounds, note = 1, f"all {len(sample):,}"
-    return group.records("predict", group.rounds(rounds, predict), "ms per review", note=note)
+
+    def predict(child: Child, rows: np.ndarray | None = None) -> float:
+        """Milliseconds per review."""
+        if rows is None:
+            rows = sample if child.name in by_length else few
+        return child.ask("predict", rows=rows.tolist()) / len(rows) * 1e3
+
+    group.rounds(1, lambda child: child.ask("build"))
+    group.rounds(1, lambda child: predict(child, few))
+    probabilities = {
+        key: np.array(child.ask("probabilities"))
+        for key, child in group.children.items()
+        if key[0] == "ours" or not CONTENDERS[key[0]].trains
+    }
+    group.rounds(1, predict)  # compiles the other lengths
+    yield group.records("predict", group.rounds(rounds, predict), "ms per review", note=note)
+    reference = next((p for key, p in probabilities.items() if key[0] == "ours"), None)
+    if reference is not None:
+        differences = {
+            key: [float(np.abs(p - reference).max())]
+            for key, p in probabilities.items()
+            if key[0] != "ours" and key in group.children
+        }
+        note = f"largest of {len(reference):,} reviews, the same weights"
+        yield group.records("difference", differences, "of a probability", note=note)
 
 
 def packed_step(group: Group, scale: Scale, length: int) -> Iterator[list[Record]]:

@@ -109,6 +109,7 @@ class Worker:
         self._step_seconds: dict[int, list[float]] = {}
         self._layer: tuple[tuple[int, ...], Any] = ((), None)
         self._matmul: Any = None
+        self._probabilities = np.zeros(0)
 
     def hello(self) -> dict[str, str]:
         """Versions of the contender's packages."""
@@ -117,12 +118,11 @@ class Worker:
     def build(self) -> float:
         """Seconds to make the network with fresh weights."""
         begun = time.perf_counter()
-        packed = {"packed": True} if self._name == "torch-packed" else {}
         self._network = self._module.Network(
             Sizes(),
             batch_size=self._options["batch_size"],
             buckets=self._options["buckets"],
-            **packed,
+            **CONTENDERS[self._name].options,
         )
         return time.perf_counter() - begun
 
@@ -153,7 +153,12 @@ class Worker:
         seconds = time.perf_counter() - begun
         if logits.shape != (len(rows),) or not np.isfinite(logits).all():
             raise ValueError(f"logits of shape {logits.shape}, not {len(rows)} finite numbers")
+        self._probabilities = 1 / (1 + np.exp(-logits.astype(float)))
         return seconds
+
+    def probabilities(self) -> list[float]:
+        """Of the last prediction."""
+        return self._probabilities.tolist()
 
     def layer(
         self, batch: int, length: int, features: int, hidden: int, at_least_seconds: float

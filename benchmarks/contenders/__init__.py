@@ -2,9 +2,11 @@
 
 `Network(sizes, batch_size=..., buckets=...)` has `train(ids, labels) -> loss` and `predict(rows) -> logits`.
 `make_layer(hidden, inputs)` returns a function that runs one bidirectional layer forward and backward.
+Those that only predict have neither `train` nor `make_layer`.
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +19,8 @@ class Contender:
     colour: str = ""
     install: str = ""  # how to install it; "" for what is no peer
     keras_backend: str = ""
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of Network
+    trains: bool = True
 
 
 CONTENDERS = {
@@ -40,7 +44,38 @@ CONTENDERS = {
         "#7f5fa8",
         "pip install torch --index-url https://download.pytorch.org/whl/cpu",
     ),
-    "torch-packed": Contender("torch", ("torch",), "PyTorch, packed", "#b9a7d6"),
+    "torch-packed": Contender(
+        "torch", ("torch",), "PyTorch, packed", "#b9a7d6", options={"packed": True}
+    ),
+    "onnxruntime": Contender(
+        "onnxruntime",
+        ("onnxruntime", "onnx"),
+        "ONNX Runtime",
+        "#56b4e9",
+        "pip install onnx onnxruntime",
+        trains=False,
+    ),
+    "onnxruntime-int8": Contender(
+        "onnxruntime",
+        ("onnxruntime", "onnx"),
+        "ONNX Runtime, int8",
+        "#8fcdf0",
+        options={"weights": "int8"},
+        trains=False,
+    ),
+    "onnxruntime-padded": Contender(
+        "onnxruntime",
+        ("onnxruntime", "onnx"),
+        "ONNX Runtime, padded",
+        "#bfe3f7",
+        options={"by_length": False},
+        trains=False,
+    ),
     "matmul": Contender("ours", ("jax",), "one large product"),
 }
 PEERS = [name for name, contender in CONTENDERS.items() if contender.install]
+# The same peers with other settings, in the section "predict".
+VARIANTS = {
+    "torch": ("torch-packed",),
+    "onnxruntime": ("onnxruntime-int8", "onnxruntime-padded"),
+}

@@ -44,21 +44,26 @@ def prediction_plan(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return plan_by_length(lengths, batch_size)
 
 
+def make_model(sizes: Sizes) -> AttentionClassifier:
+    """The classifier with fresh weights, the same ones each time."""
+    return AttentionClassifier(
+        sizes.vocab_size,
+        embedding_features=sizes.embedding_features,
+        hidden_features=sizes.hidden_features,
+        num_layers=sizes.num_layers,
+        attention_units=sizes.attention_units,
+        head_features=sizes.head_features,
+        dropout=sizes.dropout,
+        head_dropout=sizes.head_dropout,
+        rngs=nnx.Rngs(0),
+    )
+
+
 class Network:
     """The classifier, as `train_and_evaluate` trains and evaluates it."""
 
     def __init__(self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int]):
-        self.model = AttentionClassifier(
-            sizes.vocab_size,
-            embedding_features=sizes.embedding_features,
-            hidden_features=sizes.hidden_features,
-            num_layers=sizes.num_layers,
-            attention_units=sizes.attention_units,
-            head_features=sizes.head_features,
-            dropout=sizes.dropout,
-            head_dropout=sizes.head_dropout,
-            rngs=nnx.Rngs(0),
-        )
+        self.model = make_model(sizes)
         self.model.train()
         transformation = make_optimizer("adam", 1e-3, total_steps=1, eps=1e-7)
         optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)

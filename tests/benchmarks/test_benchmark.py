@@ -101,6 +101,17 @@ def test_keras_has_our_network(ours, logits):
     np.testing.assert_allclose(peer.predict(ROWS), logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"by_length": False}, {"weights": "int8"}])
+def test_onnxruntime_runs_our_network(options, monkeypatch, ours, logits):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    module = importlib.import_module("benchmarks.contenders.onnxruntime")
+    monkeypatch.setattr(module, "make_model", lambda sizes: nnx.clone(ours))
+    peer = module.Network(SIZES, **SHAPE, **options)
+    tolerance = 0.1 if options.get("weights") else 1e-5
+    np.testing.assert_allclose(peer.predict(ROWS), logits, atol=tolerance)
+
+
 def load_torch(model, ours) -> None:
     torch = pytest.importorskip("torch")
 
