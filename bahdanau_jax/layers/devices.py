@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from bahdanau_jax.layers.layer import Arguments
+
 AXIS = "data"  # the mesh axis along which a batch is split
 
 
@@ -16,40 +18,42 @@ def splits_the_batch() -> bool:
     return AXIS in mesh.axis_names or (bool(mesh.axis_names) and mesh.are_all_axes_manual)
 
 
-def over_devices(layer: Callable) -> Callable:
+def over_devices(compute: Callable) -> Callable:
     """Wraps a layer's call so that each device computes its share of the rows.
 
     XLA cannot split the kernel. It can split the scan, but its gradient sums over all steps and rows, for
     which XLA would gather the whole batch on every device.
 
     Args:
-      layer: takes inputs [batch, time, features], mask [batch, time] or None,
-        input_scale [directions, batch, features] or None, kernel, recurrent_kernel, bias, and h and c
-        [directions, batch, hidden]. Returns outputs [batch, time, ...] and (h, c).
+      compute: takes `Arguments`; returns outputs [batch, time, ...], and h and c [directions, batch, hidden].
     """
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if AXIS in mesh.manual_axes else mesh.shape.get(AXIS, 1)
     if devices == 1:
-        return layer
+        return compute
     rows, states, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
     split = jax.shard_map(
-        layer,
+        lambda *arguments: compute(Arguments(*arguments)),
         in_specs=(rows, rows, states, whole, whole, whole, states, states),
-        out_specs=(rows, (states, states)),
+        out_specs=(rows, states, states),
         check_vma=False,
     )
 
-    def padded(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c):
-        batch, time, _ = inputs.shape
+    def padded(arguments: Arguments):
+        batch, time, _ = arguments.inputs.shape
         missing = -batch % devices
         if not missing:
-            return split(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c)
+            return split(*arguments)
         # Fully masked rows fill up the last device: they change nothing and cost the kernel nothing.
-        mask = jnp.ones((batch, time), bool) if mask is None else mask
-        inputs, mask = (_pad(x, 0, missing) for x in (inputs, mask))
-        scale, h, c = (None if x is None else _pad(x, 1, missing) for x in (scale, h, c))
-        outputs, (h, c) = split(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c)
-        return outputs[:batch], (h[:, :batch], c[:, :batch])
+        mask, scale = arguments.mask, arguments.input_scale
+        outputs, h, c = split(
+            _pad(arguments.inputs, 0, missing),
+            _pad(jnp.ones((batch, time), bool) if mask is None else mask, 0, missing),
+            None if scale is None else _pad(scale, 1, missing),
+            *arguments[3:6],  # the weights
+            *(_pad(x, 1, missing) for x in (arguments.h, arguments.c)),
+        )
+        return outputs[:batch], h[:, :batch], c[:, :batch]
 
     return padded
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float
 
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.recurrence import run_layer
-from bahdanau_jax.layers.scan import State
+
+State = tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]
 
 
 def lstm(

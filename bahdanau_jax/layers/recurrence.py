@@ -1,7 +1,8 @@
-"""Runs an LSTM layer: chooses the implementation, splits it over devices and, if asked, over time.
+"""Runs an LSTM layer: chooses the implementations, splits it over devices and, if asked, over time.
 
-There are two implementations, equal up to rounding. `scan` (scan.py) is plain JAX, runs on any device and
-is the reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding.
+The implementations are equal up to rounding. `scan` (scan.py) is plain JAX, runs on any device and is the
+reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding. Which of them computes a
+layer is decided when a program is lowered for a platform (primitives.py).
 """
 
 from functools import partial
@@ -12,9 +13,9 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from bahdanau_jax.layers import cpu_kernel
+from bahdanau_jax.layers import cpu_kernel, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch
-from bahdanau_jax.layers.scan import scan_layer
+from bahdanau_jax.layers.layer import Arguments, Layer
 
 IMPLEMENTATIONS = ("auto", "scan", "native")
 
@@ -39,15 +40,10 @@ def lstm_implementation(
         raise ValueError(f"implementation is {implementation!r}; expected one of {IMPLEMENTATIONS}")
     if implementation == "scan":
         return "scan", "asked for"
-    if jax.default_backend() != "cpu":
-        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
-    elif jax.device_count() > 1 and not splits_the_batch():
-        obstacle = (
-            f"there are {jax.device_count()} devices, and no mesh (jax.set_mesh) with an axis 'data'"
-            " along which to split the batch"
-        )
+    if jax.default_backend() == "cpu":
+        obstacle = _cpu_obstacle(implementation, dtype)
     else:
-        obstacle = kernel_obstacle(implementation, dtype)
+        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
     if obstacle is None:
         return "native", "asked for" if implementation == "native" else "a CPU, float32"
     if implementation == "native":
@@ -55,15 +51,45 @@ def lstm_implementation(
     return "scan", obstacle
 
 
+def _cpu_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
+    """Returns why this process, whose default devices are CPUs, would not use `native`."""
+    if jax.device_count() > 1 and not splits_the_batch():
+        return (
+            f"there are {jax.device_count()} devices, and no mesh (jax.set_mesh) with an axis 'data'"
+            " along which to split the batch"
+        )
+    return kernel_obstacle(implementation, dtype)
+
+
 def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
     """Returns why a CPU would not use `native`, or None if it would. Does not initialize JAX's devices."""
     if implementation == "scan":
         return "scan is asked for"
+    return _dtype_obstacle(dtype) or (
+        cpu_kernel.declined() if implementation == "auto" else cpu_kernel.obstacle()
+    )
+
+
+def _dtype_obstacle(dtype: DTypeLike) -> str | None:
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     if dtype != jnp.float32:
         return f"the dtype is {dtype}, and native computes in float32"
-    slow = cpu_kernel.slower_than_scan() if implementation == "auto" else None
-    return slow or cpu_kernel.obstacle()
+    return None
+
+
+def _make_layer(implementation: str, dtype, *, reverse: bool) -> Layer:
+    """Decides which implementations may compute a layer, each on its platform."""
+    layer = Layer(reverse, dtype)
+    if implementation == "scan":
+        return layer
+    if jax.default_backend() == "cpu":
+        chosen = lstm_implementation(implementation, dtype=dtype)[0]
+        native = chosen == "native"
+    else:  # the rest is checked if the program is lowered for CPUs
+        native = _dtype_obstacle(dtype) is None
+    if implementation == "native":
+        return layer._replace(platforms=(("cpu", "native"),), others=None)
+    return layer._replace(platforms=(("cpu", "native"),) if native else ())
 
 
 def run_layer(
@@ -86,13 +112,8 @@ def run_layer(
       outputs [batch, time, directions*hidden] and (h, c), each [directions, batch, hidden].
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype or inputs.dtype)
-    run = partial(
-        _run_layer,
-        reverse=reverse,
-        dtype=dtype,
-        native=lstm_implementation(implementation, dtype=dtype)[0] == "native",
-        chunk_size=chunk_size,
-    )
+    layer = _make_layer(implementation, dtype, reverse=reverse)
+    run = partial(_run_layer, layer=layer, chunk_size=chunk_size)
 
     def out_specs(rows):
         state = PartitionSpec(None, rows, None)
@@ -111,67 +132,41 @@ def _run_layer(
     initial_state,
     input_scale,
     *,
-    reverse,
-    dtype,
-    native,
-    chunk_size,
+    layer: Layer,
+    chunk_size: int,
 ):
     directions, hidden = recurrent_kernel.shape[:2]
-    carry_dtype = jnp.promote_types(inputs.dtype, jnp.float32)
     if initial_state is None:
-        zeros = jnp.zeros((directions, inputs.shape[0], hidden), carry_dtype)
+        zeros = jnp.zeros((directions, inputs.shape[0], hidden), layer.carry_dtype)
         initial_state = zeros, zeros
-    h, c = (x.astype(carry_dtype) for x in initial_state)
     if input_scale is not None:
-        input_scale = jax.lax.stop_gradient(input_scale)
-    if mask is not None and not native:
-        # Otherwise a NaN or infinity at a masked step gets into the weights' gradient: 0 * inf is NaN.
-        inputs = jnp.where(mask[:, :, None], inputs, 0)
+        input_scale = jax.lax.stop_gradient(input_scale).astype(layer.dtype)
+    h, c = (x.astype(layer.carry_dtype) for x in initial_state)
+    bias = bias.astype(layer.carry_dtype)
+    inputs, kernel, recurrent_kernel = (
+        x.astype(layer.dtype) for x in (inputs, kernel, recurrent_kernel)
+    )
 
     def run(inputs, mask, h, c, only=slice(None)):
         """Runs the directions `only` over these inputs."""
-        backwards = [reverse, not reverse][:directions][only]
-        if native:
-            layer = partial(cpu_kernel.layer, reverse=backwards[0])
-        else:
-            layer = partial(_scan_directions, backwards=backwards, dtype=dtype)
-        weights = kernel[only], recurrent_kernel[only], bias[only]
+        compute = over_devices(
+            partial(primitives.run, layer._replace(reverse=layer.backwards(only.start or 0)))
+        )
         scale = None if input_scale is None else input_scale[only]
-        return over_devices(layer)(inputs, mask, scale, *weights, h, c)
+        weights = kernel[only], recurrent_kernel[only], bias[only]
+        return compute(Arguments(inputs, mask, scale, *weights, h, c))
 
     if not 0 < chunk_size < inputs.shape[1]:
-        return run(inputs, mask, h, c)
+        outputs, h, c = run(inputs, mask, h, c)
+        return outputs, (h, c)
     results = []
     for d in range(directions):  # each direction walks the chunks from its own end
         one = slice(d, d + 1)
         run_one = partial(run, only=one)
-        backward = reverse != (d == 1)
+        backward = layer.backwards(d)
         results.append(_in_chunks(run_one, inputs, mask, h[one], c[one], chunk_size, backward))
-    outputs, states = zip(*results, strict=True)
-    h, c = (jnp.concatenate(x) for x in zip(*states, strict=True))
-    return jnp.concatenate(outputs, axis=-1), (h, c)
-
-
-def _scan_directions(
-    inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, *, backwards, dtype
-):
-    """Runs `scan_layer` in each direction. Shapes are those of `run_layer`."""
-    results = [
-        scan_layer(
-            inputs if scale is None else inputs * scale[d][:, None, :],
-            kernel[d],
-            recurrent_kernel[d],
-            bias[d],
-            mask,
-            (h[d], c[d]),
-            reverse=backward,
-            dtype=dtype,
-        )
-        for d, backward in enumerate(backwards)
-    ]
-    outputs, states = zip(*results, strict=True)
-    h, c = (jnp.stack(x) for x in zip(*states, strict=True))
-    return jnp.concatenate(outputs, axis=-1), (h, c)
+    outputs, h, c = zip(*results, strict=True)
+    return jnp.concatenate(outputs, axis=-1), (jnp.concatenate(h), jnp.concatenate(c))
 
 
 def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
@@ -190,10 +185,10 @@ def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
 
     @jax.checkpoint
     def body(state, x):
-        outputs, state = run(*x, *state)
-        return state, outputs
+        outputs, *state = run(*x, *state)
+        return tuple(state), outputs
 
-    state, outputs = jax.lax.scan(body, (h, c), xs, reverse=reverse)
+    (h, c), outputs = jax.lax.scan(body, (h, c), xs, reverse=reverse)
     # [chunks, batch, chunk_size, hidden] -> [batch, chunks * chunk_size, hidden]
     outputs = jnp.moveaxis(outputs, 0, 1).reshape(batch, chunks * chunk_size, h.shape[-1])
-    return outputs[:, :time], state
+    return outputs[:, :time], h, c

@@ -16,6 +16,9 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
+
+from bahdanau_jax.layers.layer import Arguments, Layer
 
 TARGET = "bahdanau_jax_lstm"
 
@@ -33,8 +36,12 @@ def obstacle() -> str | None:
 
 
 @functools.cache
-def slower_than_scan() -> str | None:
-    """Returns why the kernel would be slower than the scan on this CPU, or None if it is faster."""
+def declined() -> str | None:
+    """Returns why "auto" does not take the kernel: it cannot run, or would be slower than the scan."""
+    return _slower_than_scan() or obstacle()
+
+
+def _slower_than_scan() -> str | None:
     try:
         from llvmlite import binding
 
@@ -49,97 +56,70 @@ def slower_than_scan() -> str | None:
 
 
 @functools.cache
-def _register() -> int:
-    """Compiles the kernel or loads it from the cache, and registers it with XLA. Returns its LANES."""
+def _register() -> None:
+    """Compiles the kernel or loads it from the cache, and registers it with XLA."""
     from bahdanau_jax.layers.cpu_kernel import ffi
 
     jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(ffi.handle.ctypes), platform="cpu")
-    return int(ffi.LANES)
 
 
-def layer(inputs, mask, input_scale, kernel, recurrent_kernel, bias, h, c, *, reverse: bool):
-    """Runs one layer in float32, in one direction or in two opposite directions.
+def record_size(layer: Layer, arguments: Arguments) -> int:
+    """The number of int32 in the records: for each real step the four gates, the old cell and the old output.
 
-    Args:
-      inputs: [batch, time, features].
-      mask: [batch, time] bool, or None.
-      input_scale: [directions, batch, features], or None.
-      kernel, recurrent_kernel, bias: [directions, ...].
-      h, c: [directions, batch, hidden].
-      reverse: run the first direction from the last step to the first.
-
-    Returns:
-      outputs [batch, time, directions*hidden], (h, c).
+    It has room for the widest vectors (AVX-512), so that it does not depend on the CPU.
     """
+    batch, time, _ = arguments.inputs.shape
+    directions, hidden, _ = arguments.recurrent_kernel.shape
+    padded = -(-hidden // 16) * 16
+    return 6 * padded * directions * batch * time
+
+
+def run(layer: Layer, arguments: Arguments) -> tuple[Array, ...]:
+    """Runs a float32 layer and returns outputs, h and c."""
+    return _call(layer, arguments, (arguments.bias, arguments.h, arguments.c), _results(arguments))
+
+
+def run_saving(layer: Layer, arguments: Arguments, size: int) -> tuple[tuple[Array, ...], Array]:
+    """Runs a layer and returns also its records, `size` int32."""
+    operands = arguments.bias, arguments.h, arguments.c
+    results = [*_results(arguments), jax.ShapeDtypeStruct((size,), jnp.int32)]
+    *results, records = _call(layer, arguments, operands, results)
+    return tuple(results), records
+
+
+def gradients(layer: Layer, arguments: Arguments, records: Array, of_results) -> tuple[Array, ...]:
+    """Returns the gradients of inputs, kernel, recurrent_kernel, bias, h and c. See `scan.gradients`."""
+    differentiable = arguments._replace(mask=None, input_scale=None)
+    return _call(
+        layer,
+        arguments,
+        (records, *of_results),
+        [_float32(*x.shape) for x in jax.tree.leaves(differentiable)],
+        backward=1,
+    )
+
+
+def _call(layer: Layer, arguments: Arguments, operands, results, *, backward: int = 0):
     _register()
+    inputs, mask, input_scale, kernel, recurrent_kernel, *_ = arguments
     if mask is None:
         mask = jnp.ones(inputs.shape[:2], bool)
     if input_scale is None:
-        input_scale = jnp.zeros((0, 0, inputs.shape[2]))
-    parameters = (input_scale, kernel, recurrent_kernel, bias, h, c)
-    results = _lstm(
-        inputs.astype(jnp.float32), mask, *(x.astype(jnp.float32) for x in parameters), reverse
-    )
-    outputs, h, c = results  # pyright: ignore[reportGeneralTypeIssues]
-    return outputs, (h, c)
+        input_scale = jnp.zeros((0, 0, inputs.shape[2]), jnp.float32)
+    return tuple(
+        jax.ffi.ffi_call(TARGET, results)(
+            inputs, mask, input_scale, kernel, recurrent_kernel, *operands,
+            backward=np.int64(backward), reverse=np.int64(layer.reverse),
+        )
+    )  # fmt: skip
+
+
+def _results(arguments: Arguments) -> list[jax.ShapeDtypeStruct]:
+    batch, time, _ = arguments.inputs.shape
+    directions, hidden, _ = arguments.recurrent_kernel.shape
+    state = _float32(directions, batch, hidden)
+    return [_float32(batch, time, directions * hidden), state, state]
 
 
 def _float32(*shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _forward(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse, *, save: bool):
-    batch, time, _ = inputs.shape
-    directions, hidden, _ = recurrent_kernel.shape
-    results = [
-        _float32(batch, time, directions * hidden),
-        _float32(directions, batch, hidden),
-        _float32(directions, batch, hidden),
-    ]
-    if save:  # for each real step: the four gates, the old cell and the old output
-        lanes = _register()
-        padded = -(-hidden // lanes) * lanes
-        results.append(_float32(directions * batch * time, 6 * padded))
-    call = jax.ffi.ffi_call(TARGET, results, vmap_method="sequential")
-    return call(
-        inputs, mask, scale, kernel, recurrent_kernel, bias, h, c,
-        backward=np.int64(0), reverse=np.int64(reverse),
-    )  # fmt: skip
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(8,))
-def _lstm(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse):
-    return tuple(
-        _forward(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse, save=False)
-    )
-
-
-def _lstm_forward(inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse):
-    *results, records = tuple(_forward(
-        inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, reverse, save=True
-    ))  # fmt: skip
-    return tuple(results), (inputs, mask, scale, kernel, recurrent_kernel, records)
-
-
-def _lstm_backward(reverse, saved, gradients):
-    inputs, mask, scale, kernel, recurrent_kernel, records = saved
-    directions, hidden, gates = recurrent_kernel.shape
-    state = _float32(directions, inputs.shape[0], hidden)
-    results = [
-        _float32(*inputs.shape),
-        _float32(*kernel.shape),
-        _float32(*recurrent_kernel.shape),
-        _float32(directions, gates),
-        state,
-        state,
-    ]
-    call = jax.ffi.ffi_call(TARGET, results, vmap_method="sequential")
-    gradients = tuple(call(
-        inputs, mask, scale, kernel, recurrent_kernel, records, *gradients,
-        backward=np.int64(1), reverse=np.int64(reverse),
-    ))  # fmt: skip
-    no_mask, no_scale = np.zeros(mask.shape, jax.dtypes.float0), jnp.zeros_like(scale)
-    return gradients[0], no_mask, no_scale, *gradients[1:]
-
-
-_lstm.defvjp(_lstm_forward, _lstm_backward)

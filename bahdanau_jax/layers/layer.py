@@ -1,0 +1,52 @@
+"""What the implementations of an LSTM layer share: its arguments and its settings."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+
+class Arguments(NamedTuple):
+    """The arrays of a layer that runs in one direction, or in two over the same inputs.
+
+    Inputs, scale and weights have the layer's `dtype`; bias and state have its `carry_dtype`.
+    """
+
+    inputs: Float[Array, "batch time features"]
+    mask: Bool[Array, "batch time"] | None
+    input_scale: Float[Array, "directions batch features"] | None
+    kernel: Float[Array, "directions features 4*hidden"]
+    recurrent_kernel: Float[Array, "directions hidden 4*hidden"]
+    bias: Float[Array, "directions 4*hidden"]
+    h: Float[Array, "directions batch hidden"]
+    c: Float[Array, "directions batch hidden"]
+
+
+class Layer(NamedTuple):
+    """How a layer computes.
+
+    Attributes:
+      reverse: run the first direction from the last step to the first; the second runs the other way.
+      dtype: dtype of the matrix products and of the outputs.
+      platforms: pairs of a platform ("cpu", "cuda") and the implementation that it uses.
+      others: the implementation of all other platforms: "scan", or None to refuse them.
+    """
+
+    reverse: bool
+    dtype: np.dtype
+    platforms: tuple[tuple[str, str], ...] = ()
+    others: str | None = "scan"
+
+    def __repr__(self) -> str:  # shown in jaxprs
+        chosen = [f"{platform}={name} (ffi_call)" for platform, name in self.platforms]
+        return f"Layer({', '.join([*chosen, f'others={self.others}', f'reverse={self.reverse}'])})"
+
+    @property
+    def carry_dtype(self) -> np.dtype:
+        """Dtype of the state and the gates: float32 or wider."""
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    def backwards(self, direction: int) -> bool:
+        """Returns whether this direction runs from the last step to the first."""
+        return self.reverse != (direction == 1)
