@@ -2,7 +2,8 @@
 
 `scan` runs everywhere. The others are modules with
 
-- `declined()`: why "auto" does not take the implementation in this process, or None;
+- `obstacle()`: why the implementation cannot run in this process, or None;
+- `declined()`: why "auto" does not take it, or None;
 - `run(layer, arguments)`: the results (outputs, h, c);
 - `run_saving(layer, arguments, size)`: the results, and records of `size` int32;
 - `gradients(layer, arguments, records, of_results)`: as `scan.gradients`;
@@ -12,6 +13,8 @@ A program that is traced once may be lowered for several platforms, whose record
 opaque int32, as many as the largest need, and only the implementation that wrote them reads them.
 """
 
+import functools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -19,10 +22,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from bahdanau_jax.layers import cpu_kernel, scan
+from bahdanau_jax.layers import cpu_kernel, cudnn, scan
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-MODULES = {"native": cpu_kernel}
+MODULES = {"native": cpu_kernel, "cudnn": cudnn}
+_log = logging.getLogger(__name__)
 
 
 def choose(layer: Layer, platform: str | None, *, exporting: bool) -> str:
@@ -40,17 +44,38 @@ def choose(layer: Layer, platform: str | None, *, exporting: bool) -> str:
             f"implementation is {name!r}, which runs on {runs_on} alone; this program is lowered for "
             f"{platform or 'another platform'}"
         )
-    if name != "scan" and layer.others and (exporting or MODULES[name].declined()):
+    if name == "scan":
+        return name
+    if layer.others and (exporting or MODULES[name].declined()):
+        if name == "cudnn" and not exporting:
+            _say_once(f"{cudnn.declined()}; the scan computes LSTM layers on GPUs")
         return layer.others
+    if layer.others is None and (why := MODULES[name].obstacle()):
+        raise ValueError(f"implementation is {name!r}, which cannot run here: {why}")
     return name
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _log.warning(line)
+
+
+def _share_records(layer: Layer) -> set[str]:
+    """The implementations besides the scan that may run this layer."""
+    names = (name for _, name in layer.platforms)
+    return {
+        name
+        for name in names
+        if not (MODULES[name].declined() if layer.others else MODULES[name].obstacle())
+    }
 
 
 def record_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, jnp.dtype]]:
     """Shapes and dtypes of the records of a layer, from the shapes of its arguments."""
     shapes = _scan_records(arguments)
-    if not layer.platforms:
+    names = _share_records(layer)
+    if not names:
         return [(shape, layer.carry_dtype) for shape in shapes]
-    names = {name for _, name in layer.platforms}
     sizes = {MODULES[name].record_size(layer, arguments) for name in names}
     sizes.add(sum(math.prod(shape) for shape in shapes))
     return [((max(sizes),), jnp.dtype(jnp.int32))]
@@ -74,7 +99,7 @@ def run_saving(name: str, layer: Layer, arguments: Arguments) -> tuple[scan.Resu
         results, records = MODULES[name].run_saving(layer, arguments, shape[0])
         return results, [records]
     results, records = scan.run_saving(layer, arguments)
-    if layer.platforms:
+    if _share_records(layer):
         flat = [jax.lax.bitcast_convert_type(x, jnp.int32).reshape(-1) for x in records]
         unused = shape[0] - sum(x.size for x in flat)
         records = [jnp.concatenate([*flat, jnp.zeros(unused, jnp.int32)])]
@@ -91,7 +116,7 @@ def gradients(
     """Returns the gradients of inputs, kernel, recurrent_kernel, bias, h and c."""
     if name != "scan":
         return MODULES[name].gradients(layer, arguments, records[0], of_results)
-    if layer.platforms:
+    if _share_records(layer):
         shapes, flat, start = _scan_records(arguments), records[0], 0
         records = []
         for shape in shapes:

@@ -51,7 +51,7 @@ def lstm(
       reverse: run from the last step to the first. Outputs keep the order of the inputs.
       dtype: dtype of the matrix products, such as bfloat16. None: that of `inputs`. The carry, the gates
         and the returned state stay float32 (float64 for float64 inputs).
-      implementation: "auto", "scan" or "native"; see `lstm_implementation`.
+      implementation: "auto", "scan", "native" or "cudnn"; see `lstm_implementation`.
       chunk_size: keep the state for the gradient only once in this many steps and recompute the others
         (Chen et al. 2016, arXiv 1604.06174). This saves memory and costs one more forward pass.
         0: keep all.
@@ -62,7 +62,7 @@ def lstm(
 
     Raises:
       ValueError: a shape or the mask's dtype is wrong; the message names what was expected and found.
-        Also where "native" cannot run.
+        Also where the implementation that is asked for cannot run.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """Runs an LSTM layer: chooses the implementations, splits it over devices and, if asked, over time.
 
 The implementations are equal up to rounding. `scan` (scan.py) is plain JAX, runs on any device and is the
-reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding. Which of them computes a
-layer is decided when a program is lowered for a platform (primitives.py).
+reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding, `cudnn` (cudnn.py) does on
+NVIDIA GPUs. Which of them computes a layer is decided when a program is lowered (primitives.py).
 """
 
 from functools import partial
@@ -13,24 +13,29 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from bahdanau_jax.layers import cpu_kernel, primitives
+from bahdanau_jax.layers import implementations, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-IMPLEMENTATIONS = ("auto", "scan", "native")
+IMPLEMENTATIONS = ("auto", "scan", "native", "cudnn")
+_PLATFORMS = {"native": "cpu", "cudnn": "cuda"}  # where each of them runs
 
 
 def lstm_implementation(
     implementation: str = "auto", *, dtype: DTypeLike = jnp.float32
 ) -> tuple[str, str]:
-    """Returns the implementation that `lstm()` uses ("scan" or "native"), and the reason.
+    """Returns the implementation that `lstm()` uses on the default devices, and the reason.
 
     Args:
-      implementation: "auto", "scan" or "native".
+      implementation: "auto", "scan", "native" (the CPU kernel) or "cudnn" (NVIDIA GPUs).
       dtype: the dtype of the matrix products.
 
+    Returns:
+      "scan", "native" or "cudnn", and why.
+
     Raises:
-      ValueError: the name is unknown, or "native" cannot run here. It never falls back silently.
+      ValueError: the name is unknown, or the implementation that is asked for cannot run here. It never
+        falls back silently.
 
     Example:
       >>> lstm_implementation("scan")
@@ -40,56 +45,85 @@ def lstm_implementation(
         raise ValueError(f"implementation is {implementation!r}; expected one of {IMPLEMENTATIONS}")
     if implementation == "scan":
         return "scan", "asked for"
-    if jax.default_backend() == "cpu":
-        obstacle = _cpu_obstacle(implementation, dtype)
+    platform = _default_platform()
+    found = next((name for name, runs_on in _PLATFORMS.items() if runs_on == platform), "scan")
+    if implementation not in ("auto", found):
+        obstacle = (
+            f"the platform is {platform}, and {implementation} is for {_PLATFORMS[implementation]}"
+        )
+    elif found == "scan":
+        return "scan", f"the platform is {platform}"
     else:
-        obstacle = f"the platform is {jax.default_backend()}, and native is for CPUs"
+        obstacle = _devices_obstacle() or _obstacle(found, implementation, dtype)
     if obstacle is None:
-        return "native", "asked for" if implementation == "native" else "a CPU, float32"
-    if implementation == "native":
-        raise ValueError(f"implementation is 'native', which cannot run here: {obstacle}")
+        where = {"native": "a CPU", "cudnn": "an NVIDIA GPU"}[found]
+        return found, "asked for" if implementation == found else f"{where}, float32"
+    if implementation != "auto":
+        raise ValueError(f"implementation is {implementation!r}, which cannot run here: {obstacle}")
     return "scan", obstacle
 
 
-def _cpu_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
-    """Returns why this process, whose default devices are CPUs, would not use `native`."""
+def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
+    """Returns why a CPU would not use `native`, or None if it would. Does not initialize JAX's devices."""
+    if implementation not in ("auto", "native"):
+        return f"{implementation} is asked for"
+    return _obstacle("native", implementation, dtype)
+
+
+def _default_platform() -> str:
+    """The platform of the default devices, as JAX names it in lowering: "cpu", "cuda", "rocm" or "tpu"."""
+    platform = jax.default_backend()
+    if platform != "gpu":
+        return platform
+    version = jax.devices()[0].client.platform_version
+    return "rocm" if "rocm" in version.lower() else "cuda"
+
+
+def _devices_obstacle() -> str | None:
     if jax.device_count() > 1 and not splits_the_batch():
         return (
             f"there are {jax.device_count()} devices, and no mesh (jax.set_mesh) with an axis 'data'"
             " along which to split the batch"
         )
-    return kernel_obstacle(implementation, dtype)
+    return None
 
 
-def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
-    """Returns why a CPU would not use `native`, or None if it would. Does not initialize JAX's devices."""
-    if implementation == "scan":
-        return "scan is asked for"
-    return _dtype_obstacle(dtype) or (
-        cpu_kernel.declined() if implementation == "auto" else cpu_kernel.obstacle()
+def _obstacle(name: str, implementation: str, dtype: DTypeLike) -> str | None:
+    """Returns why `name` would not run on its platform, asked for as `implementation`."""
+    module = implementations.MODULES[name]
+    return _dtype_obstacle(name, dtype) or (
+        module.declined() if implementation == "auto" else module.obstacle()
     )
 
 
-def _dtype_obstacle(dtype: DTypeLike) -> str | None:
+def _dtype_obstacle(name: str, dtype: DTypeLike) -> str | None:
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     if dtype != jnp.float32:
-        return f"the dtype is {dtype}, and native computes in float32"
+        return f"the dtype is {dtype}, and {name} computes in float32"
     return None
 
 
 def _make_layer(implementation: str, dtype, *, reverse: bool) -> Layer:
-    """Decides which implementations may compute a layer, each on its platform."""
+    """Decides which implementations may compute a layer, each on its platform.
+
+    What holds of the default devices is checked now. The rest is checked if the program is lowered for
+    another platform.
+    """
     layer = Layer(reverse, dtype)
     if implementation == "scan":
         return layer
-    if jax.default_backend() == "cpu":
-        chosen = lstm_implementation(implementation, dtype=dtype)[0]
-        native = chosen == "native"
-    else:  # the rest is checked if the program is lowered for CPUs
-        native = _dtype_obstacle(dtype) is None
-    if implementation == "native":
-        return layer._replace(platforms=(("cpu", "native"),), others=None)
-    return layer._replace(platforms=(("cpu", "native"),) if native else ())
+    if implementation != "auto" and implementation in IMPLEMENTATIONS:
+        platform = _PLATFORMS[implementation]
+        if platform == _default_platform() or _dtype_obstacle(implementation, dtype):
+            lstm_implementation(implementation, dtype=dtype)  # raises if it cannot run
+        return layer._replace(platforms=((platform, implementation),), others=None)
+    chosen, _ = lstm_implementation(implementation, dtype=dtype)
+    platforms = tuple(
+        (platform, name)
+        for name, platform in _PLATFORMS.items()
+        if not _dtype_obstacle(name, dtype) and (name == chosen or platform != _default_platform())
+    )
+    return layer._replace(platforms=platforms)
 
 
 def run_layer(

@@ -1,0 +1,192 @@
+"""cuDNN's layer on a CPU: jax.experimental.rnn's own reference stands in for the library."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import rnn
+
+from bahdanau_jax import lstm, lstm_implementation
+from bahdanau_jax.layers import cudnn, implementations, recurrence, scan
+from bahdanau_jax.layers.layer import Arguments, Layer
+
+RESERVE = 11
+
+
+@pytest.fixture(autouse=True)
+def reference(monkeypatch):
+    """Replaces the library by `lstm_ref`, which reads the packed weights by `unpack_lstm_weights`."""
+
+    def forward(call, lengths, sizes):
+        x, h, c, weights = call
+        dropout = sizes["dropout"]
+        shape = {name: size for name, size in sizes.items() if name != "dropout"}
+        unpacked = rnn.unpack_lstm_weights(weights, **shape)
+        positional = [*(sizes[n] for n in ("input_size", "hidden_size", "num_layers")), dropout]
+        results = rnn.lstm_ref(x, h, c, *unpacked, lengths, *positional, sizes["bidirectional"])
+        return results, jnp.arange(RESERVE, dtype=jnp.float32)
+
+    def backward(call, lengths, y, reserve, of_results, sizes):
+        (want, *_), pull = jax.vjp(lambda call: forward(call, lengths, sizes)[0], call)
+        same = jnp.allclose(y, want, atol=1e-6) & (reserve == jnp.arange(RESERVE)).all()
+        # NaN unless the records hold what forward returned.
+        return jax.tree.map(lambda x: jnp.where(same, x, jnp.nan), pull(of_results)[0])
+
+    monkeypatch.setattr(cudnn, "_forward", forward)
+    monkeypatch.setattr(cudnn, "_backward", backward)
+    monkeypatch.setattr(cudnn, "_reserve_size", lambda *_: RESERVE)
+
+
+def make(rng, *, directions, masked, scaled, batch=5, time=6, features=3, hidden=2):
+    def draw(*shape):
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    mask, inputs = None, draw(batch, time, features)
+    if masked:
+        mask = rng.random((batch, time)) < 0.6
+        mask[0], mask[1] = False, True
+        inputs = jnp.where(mask[:, :, None], inputs, jnp.nan)
+        mask = jnp.asarray(mask)
+    return Arguments(
+        inputs,
+        mask,
+        draw(directions, batch, features) if scaled else None,
+        draw(directions, features, 4 * hidden),
+        draw(directions, hidden, 4 * hidden),
+        draw(directions, 4 * hidden),
+        draw(directions, batch, hidden),
+        draw(directions, batch, hidden),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("masked, scaled", [(True, True), (True, False), (False, True)])
+def test_results_and_gradients_are_those_of_the_plain_scan(directions, reverse, masked, scaled):
+    rng = np.random.default_rng(0)
+    layer = Layer(reverse=reverse, dtype=np.dtype(np.float32))
+    arguments = make(rng, directions=directions, masked=masked, scaled=scaled)
+    outputs = jnp.asarray(rng.normal(size=(5, 6, 2 * directions)), jnp.float32)
+    of_results = outputs, arguments.c * 2, arguments.h * 3
+
+    @jax.jit
+    def ours(arguments, of_results):
+        size = cudnn.record_size(layer, arguments) + 3  # another implementation may need more
+        results, records = cudnn.run_saving(layer, arguments, size)
+        assert records.shape == (size,) and records.dtype == jnp.int32
+        same = cudnn.run(layer, arguments)
+        return results, same, cudnn.gradients(layer, arguments, records, of_results)
+
+    @jax.jit
+    def plain(arguments, of_results):
+        mask, scale = arguments.mask, arguments.input_scale
+
+        def run(inputs, *others):
+            return scan.run(layer, Arguments(inputs, mask, scale, *others))
+
+        results, pull = jax.vjp(run, arguments.inputs, *arguments[3:])
+        return results, pull(of_results)
+
+    results, same, gradients = ours(arguments, of_results)
+    want, want_gradients = plain(arguments, of_results)
+    for got, x in zip((*results, *gradients), (*want, *want_gradients), strict=True):
+        np.testing.assert_allclose(got, x, atol=2e-5)
+    for got, x in zip(same, results, strict=True):
+        np.testing.assert_array_equal(got, x)
+    if masked:
+        assert (np.asarray(results[0])[~np.asarray(arguments.mask)] == 0).all()
+        np.testing.assert_array_equal(results[1][:, 0], arguments.h[:, 0])  # the empty row
+
+
+@pytest.mark.slow
+def test_a_fault_is_noticed_and_named(monkeypatch):
+    assert cudnn.differs_from_scan() is None
+    forward = cudnn._forward
+
+    def faulty(call, lengths, sizes):  # as a library that ignores the lengths
+        return forward(call, jnp.full_like(lengths, call.x.shape[1]), sizes)
+
+    monkeypatch.setattr(cudnn, "_forward", faulty)
+    assert "differs from the scan by" in str(cudnn.differs_from_scan())
+
+    def failing(call, lengths, sizes):
+        raise RuntimeError("CUDNN_STATUS_NOT_SUPPORTED\nin line 3")
+
+    monkeypatch.setattr(cudnn, "_forward", failing)
+    assert "CUDNN_STATUS_NOT_SUPPORTED in line 3" in str(cudnn.differs_from_scan())
+
+
+@pytest.fixture
+def fresh():
+    """Forgets what was found out about the library, before and after."""
+    cached = cudnn.obstacle, cudnn.declined, implementations._say_once
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
+
+
+def lowered_for_cuda(implementation="auto"):
+    weights = jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.ones(8)
+
+    def loss(x, mask):
+        return lstm(x, *weights, mask=mask, implementation=implementation)[0].sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(jnp.ones((4, 5, 3)), jnp.ones((4, 5), bool))
+    return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_fault_of_the_library_makes_auto_take_the_scan_and_say_so(monkeypatch, caplog, fresh):
+    monkeypatch.setattr(cudnn, "declined", lambda: "cuDNN differs from the scan by 1.0")
+    with caplog.at_level(logging.WARNING):
+        assert "while" in lowered_for_cuda()
+        lowered_for_cuda()
+    assert caplog.messages == [
+        "cuDNN differs from the scan by 1.0; the scan computes LSTM layers on GPUs"
+    ]
+    monkeypatch.setattr(recurrence, "_default_platform", lambda: "cuda")
+    assert lstm_implementation() == ("scan", "cuDNN differs from the scan by 1.0")
+
+
+def test_auto_lowers_cudnn_for_cuda(monkeypatch, fresh):
+    monkeypatch.setattr(cudnn, "differs_from_scan", lambda: None)
+    forward = cudnn._forward
+    calls = []
+    monkeypatch.setattr(cudnn, "_forward", lambda *x: (calls.append(1), forward(*x))[1])
+    lowered_for_cuda()
+    assert calls
+    monkeypatch.setattr(recurrence, "_default_platform", lambda: "cuda")
+    assert lstm_implementation() == ("cudnn", "an NVIDIA GPU, float32")
+    assert lstm_implementation("cudnn") == ("cudnn", "asked for")
+
+
+def test_asked_for_where_it_cannot_run_it_is_refused(monkeypatch, fresh):
+    def refuse(*_):
+        raise RuntimeError("gpudnnCreate(&handle) failed")
+
+    monkeypatch.setattr(cudnn, "_reserve_size", refuse)
+    with pytest.raises(ValueError, match="'cudnn', which cannot run here: cuDNN cannot be loaded"):
+        lowered_for_cuda("cudnn")
+    with pytest.raises(ValueError, match="the platform is cpu, and cudnn is for cuda"):
+        lstm_implementation("cudnn")
+    with pytest.raises(ValueError, match="the dtype is bfloat16, and cudnn computes in float32"):
+        monkeypatch.setattr(recurrence, "_default_platform", lambda: "cuda")
+        lstm_implementation("cudnn", dtype=jnp.bfloat16)
+
+
+def test_without_the_library_the_reason_says_so(monkeypatch, fresh):
+    def refuse(*_):
+        raise RuntimeError("gpudnnCreate(&handle) failed")
+
+    monkeypatch.setattr(cudnn, "_reserve_size", refuse)
+    assert cudnn.obstacle() == "cuDNN cannot be loaded (gpudnnCreate(&handle) failed)"
+
+
+def test_full_precision_unless_tf32_is_asked_for():
+    assert cudnn._precision() == jax.lax.Precision.HIGHEST
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert cudnn._precision() == jax.lax.Precision.HIGH
