@@ -59,10 +59,19 @@ def upgrade(found: Mapping[str, Any]) -> dict[str, Any]:
 
     Fields that are new get their default. Fields of older versions go where they did nothing; where they
     did something they stay, and differ from every config of today.
+
+    Raises:
+      InputError: a run of version 0.1 with n-grams, whose parameters have other names.
     """
     found = {
         name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()
     }
+    model = found.get("model")
+    if isinstance(model, dict) and "members" in model and model.get("ngrams"):
+        raise InputError(
+            f"config.model.ngrams is {model['ngrams']} in a run folder of version 0.1, which named an n-gram "
+            "model's parameters differently; expected a folder of 0.2 or newer, or version 0.1 to read this one"
+        )
     for path, neutral in _REMOVED.items():
         *groups, name = path.split(".")
         group = found.get(groups[0]) if groups else found
