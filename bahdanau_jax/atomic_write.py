@@ -1,6 +1,7 @@
 """Writes a file whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -19,9 +20,17 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         with open(new, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            _flush_to_disk(stream.fileno())
         os.replace(new, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _flush_to_disk(descriptor: int) -> None:
+    os.fsync(descriptor)
+    # macOS only, where fsync stops at the drive's cache. Network file systems there do not know it.
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)

@@ -1,8 +1,10 @@
 """What the commands share: --help, flags, one-line errors and exit codes."""
 
+import contextlib
 import functools
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -12,6 +14,7 @@ from experiments.config_file import refuse_other_flags
 
 DATA_NOT_FOUND = 66  # sysexits.h: EX_NOINPUT
 INTERRUPTED = 130  # as a shell reports SIGINT
+PIPE_CLOSED = 141  # as a shell reports SIGPIPE
 REQUIRED = object()  # the default of a text flag that must be given
 
 
@@ -26,6 +29,17 @@ def fail(message: str, code: int = 2) -> int:
     return code
 
 
+@contextlib.contextmanager
+def until_the_reader_leaves() -> Iterator[None]:
+    """Ends the program quietly if nobody reads stdout any more, as after `| head -1`."""
+    try:
+        yield
+        sys.stdout.flush()  # at its exit Python would print a traceback
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+
+
 def moved(old: str, new: str) -> int:
     """Says where a command went; returns the exit code."""
     return fail(f"python -m {old} is now python -m {new}")
@@ -38,6 +52,7 @@ def command(work: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
     """
 
     @functools.wraps(work)
+    @until_the_reader_leaves()
     def main(argv: Sequence[str] | None = None) -> int:
         argv = sys.argv if argv is None else argv
         if asks_for_help(argv):

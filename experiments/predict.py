@@ -266,17 +266,12 @@ def predict(asked: flags.FlagValues, texts: list[str], opened: contextlib.ExitSt
 
 
 @command
-def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit code."""
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
     asked, texts = _parse(argv)
     environment.use_compilation_cache()
-    try:
-        with contextlib.ExitStack() as opened:
-            predict(asked, texts, opened)
-    except BrokenPipeError:  # the reader has left, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return 0
+    with contextlib.ExitStack() as opened:
+        predict(asked, texts, opened)
 
 
 if __name__ == "__main__":

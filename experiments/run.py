@@ -33,7 +33,13 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments.command import DATA_NOT_FOUND, asks_for_help, fail, one_line
+from experiments.command import (
+    DATA_NOT_FOUND,
+    asks_for_help,
+    fail,
+    one_line,
+    until_the_reader_leaves,
+)
 from experiments.config_file import parse
 
 START_AGAIN = 75  # sysexits.h: EX_TEMPFAIL
@@ -68,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     argv = sys.argv if argv is None else argv
     if asks_for_help(argv):
-        show_help()
+        with until_the_reader_leaves():
+            show_help()
         return 0
     try:
         argv, joining = take_processes(argv)

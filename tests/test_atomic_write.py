@@ -1,5 +1,6 @@
 """A file is written whole, or the old one stays."""
 
+import fcntl
 import os
 
 import pytest
@@ -26,6 +27,19 @@ def test_an_interruption_before_the_replacement_keeps_the_old_file(tmp_path, mon
         write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_macos_is_asked_to_flush_its_drive_where_it_can(tmp_path, monkeypatch):
+    asked = []
+
+    def flush(descriptor, command):
+        asked.append(command)
+        raise OSError(45, "Operation not supported")  # as on a network file system
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", flush)
+    write_bytes(tmp_path / "file", b"new")
+    assert asked == [51] and (tmp_path / "file").read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("place", ["missing/file", "file/file", "folder"])

@@ -16,7 +16,7 @@ from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_with_interval
 from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
-from bahdanau_jax.recipes.word_vectors import skip_gram
+from bahdanau_jax.recipes.word_vectors import load_gensim, skip_gram
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, fingerprints, multihost
 from bahdanau_jax.runs.config import WordVectorsConfig
@@ -49,6 +49,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     settings = parse_config(config)
     if not isinstance(settings, WordVectorsConfig):
         raise InputError("config.task is missing; expected 'word_vectors'")
+    load_gensim()  # if it is missing, say so before minutes of reading
     with open_workdir(workdir, settings.model_dump()) as workdir, StopSignals() as stop:
         console = show.make_console()
         finished = show.show_finished(console, workdir)

@@ -1,13 +1,29 @@
 """Word vectors from texts without labels: words with similar neighbours get similar vectors."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from gensim.models import Word2Vec
-from gensim.models.callbacks import CallbackAny2Vec
 from jaxtyping import Float
 
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
+
+
+def load_gensim() -> tuple[type, type]:
+    """Imports gensim and returns `Word2Vec` and the base class of its callbacks.
+
+    Raises:
+      InputError: gensim is not installed. It has no wheel for Python 3.14, where `train` leaves it out.
+    """
+    try:
+        from gensim.models import Word2Vec
+        from gensim.models.callbacks import CallbackAny2Vec
+    except ImportError as error:
+        raise InputError(
+            f"word vectors need gensim: {error}; expected Python 3.11 to 3.13, for which gensim has wheels"
+        ) from error
+    return Word2Vec, CallbackAny2Vec
 
 
 def skip_gram(
@@ -48,6 +64,7 @@ def skip_gram(
       >>> vectors.shape, vectors.any(axis=1).tolist()
       ((7, 3), [False, False, False, False, True, True, False])
     """
+    word2vec, callback = load_gensim()
     names = [str(i) for i in range(vocab_size)]  # gensim wants words as strings
 
     class Sentences:
@@ -55,14 +72,14 @@ def skip_gram(
             for ids in texts:
                 yield [names[i] for i in ids.tolist() if i == UNKNOWN or i >= FIRST_WORD]
 
-    class Epochs(CallbackAny2Vec):
+    class Epochs(callback):
         done = 0
 
-        def on_epoch_end(self, model: Word2Vec) -> None:
+        def on_epoch_end(self, model: Any) -> None:
             self.done += 1
             after_epoch(self.done)
 
-    model = Word2Vec(
+    model = word2vec(
         Sentences(),
         sg=1,
         vector_size=features,

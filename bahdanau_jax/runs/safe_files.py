@@ -22,13 +22,14 @@ def check_folder(folder: Path) -> None:
         on a pipe for ever.
     """
     try:
-        inside = folder.resolve(strict=True)
+        inside = os.path.realpath(folder, strict=True)
         for parent, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 path = Path(parent) / name
                 kind = path.lstat().st_mode
                 if stat.S_ISLNK(kind):
-                    if not path.resolve().is_relative_to(inside):
+                    target = Path(os.path.realpath(path))  # still a link: one that leads to itself
+                    if target.is_symlink() or not target.is_relative_to(inside):
                         raise InputError(
                             f"run folder {folder}: {path.relative_to(folder)} is a link to "
                             f"{os.readlink(path)!r}; expected nothing that leads out of the folder"
@@ -41,8 +42,6 @@ def check_folder(folder: Path) -> None:
         pass  # a running run renames and removes files
     except OSError as error:  # such as a link to itself
         raise InputError(f"run folder {folder} cannot be read: {error.strerror}") from error
-    except RuntimeError as error:
-        raise InputError(f"run folder {folder} cannot be read: {error}") from error
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -92,3 +92,10 @@ def test_a_moved_command_names_its_new_place(old, new):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: python -m {old} is now python -m {new}\n"
+
+
+@pytest.mark.parametrize("module", ["run", "predict"])
+def test_a_reader_that_leaves_early_is_no_error(module):
+    head = f"{sys.executable} -m experiments.{module} --help | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", head], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout == "141\n"

@@ -1,8 +1,11 @@
 """Words with the same neighbours get similar vectors, with the same bits each time."""
 
+import sys
+
 import numpy as np
 import pytest
 
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.recipes.word_vectors import skip_gram
 from bahdanau_jax.token_ids import PAD, START, UNKNOWN
 
@@ -46,3 +49,9 @@ def test_after_epoch_is_called_and_can_stop_the_training():
 
     with pytest.raises(KeyboardInterrupt):
         skip_gram(two_topics(), **OPTIONS, after_epoch=stop)
+
+
+def test_without_gensim_one_line_names_the_pythons_that_have_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gensim.models", None)
+    with pytest.raises(InputError, match="need gensim: .*; expected Python 3.11 to 3.13"):
+        skip_gram(two_topics(), **OPTIONS)

@@ -190,7 +190,7 @@ def test_a_damaged_config_is_refused_in_one_line_and_kept(tmp_path, damage):
         (lambda run, out: (run / ".lock").symlink_to(out), ".lock is a link to"),
         (lambda run, out: (run / "a").symlink_to("../" * 30 + "etc/passwd"), "a is a link to"),
         (lambda run, out: os.mkfifo(run / "result.json"), "result.json is neither a file nor"),
-        (lambda run, out: (run / "loop").symlink_to("loop"), "run folder"),
+        (lambda run, out: (run / "loop").symlink_to("loop"), "loop is a link to 'loop'"),
     ],
 )
 def test_a_folder_that_leads_out_of_itself_is_refused_and_nothing_is_written(
