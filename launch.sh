@@ -13,9 +13,16 @@
 # Works from any directory. Relative paths in ARGUMENTS start at the current directory.
 set -euo pipefail
 
-root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+file=${BASH_SOURCE[0]}
+while [[ -L $file ]]; do # macOS has `readlink -f` from 12.3 on
+    link=$(readlink "$file")
+    [[ $link == /* ]] || link=$(dirname "$file")/$link
+    file=$link
+done
+root=$(CDPATH='' cd "$(dirname "$file")" && pwd)
 venv=$root/.venv
 python=$venv/bin/python
+supported='import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
 
 say() { printf 'launch.sh: %s\n' "$*" >&2; }
 
@@ -173,7 +180,7 @@ install() {
     if [[ -x $python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then return; fi
     say "installing the project with [$extras] into $venv (first start only, about a minute)"
     log=$(mktemp)
-    if ! "$python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if ! "$python" -c "import pip; $supported" 2>/dev/null; then
         base=$(find_python)
         if ! "$base" -m venv --clear "$venv" >"$log" 2>&1; then
             cat "$log" >&2
@@ -191,19 +198,18 @@ install() {
     printf '%s\n' "$wanted" >"$stamp" # last: an interrupted installation is redone
 }
 
-# Prints the newest Python of at least 3.11 that can create an environment. Each name is tried: it may be
-# a pyenv shim without a version, or a Python without venv.
+# Prints a Python that can create an environment and install the project: 3.11 to 3.14. Each name is tried: it
+# may be a pyenv shim without a version, or a Python without venv. 3.14 comes late: gensim has no wheel for it.
 find_python() {
     local name
-    for name in python3.14 python3.13 python3.12 python3.11 python3 python; do
-        if "$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
-            >/dev/null 2>&1; then
+    for name in python3.13 python3.12 python3.11 python3.14 python3 python; do
+        if "$name" -c "$supported" >/dev/null 2>&1; then
             echo "$name"
             return
         fi
     done
-    say "error: no Python found; expected 3.11 or newer with the module venv." \
-        "On Debian or Ubuntu: apt install python3 python3-venv"
+    say "error: no Python found; expected 3.11 to 3.14 with the module venv." \
+        "On Debian or Ubuntu: apt install python3 python3-venv. On macOS: brew install python@3.13"
     return 1
 }
 

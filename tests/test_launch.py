@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-TOOLS = "bash env dirname readlink cksum mktemp rm cat grep getconf sh sleep mkdir cp chmod".split()
+TOOLS = "bash env dirname cksum mktemp rm cat grep getconf sh sleep mkdir cp chmod".split()
 
+READLINK = f"""#!/bin/sh
+[ "$1" != -f ] || exit 1 # as on macOS before 12.3
+exec {shutil.which("readlink")} "$@"
+"""
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
 "-c "*) exit 0 ;;
@@ -50,6 +54,7 @@ class Machine:
             path = shutil.which(name)
             if path is not None:
                 (self.bin / name).symlink_to(path)
+        self.script("readlink", READLINK)
         self.script("python3.12", PYTHON)
 
     def script(self, name: str, text: str) -> None:
@@ -134,7 +139,8 @@ def test_a_failed_installation_shows_why_and_is_repeated(machine):
 
 def test_arguments_and_current_directory_are_kept_even_through_a_link(machine):
     link = machine.folder / "link"
-    link.symlink_to(machine.root / "launch.sh")
+    link.symlink_to("second link")
+    (machine.folder / "second link").symlink_to(machine.root / "launch.sh")
     machine.launch("--help", program=link)
     lines = machine.calls_file.read_text().splitlines()
     assert lines[-1].startswith(f"{machine.folder} | ")
@@ -310,6 +316,12 @@ def test_it_installs_the_jax_for_the_accelerator(machine):
     assert machine.calls()[0] == machine.pip("train,tpu")
 
 
+def test_the_pythons_that_install_everything_come_first(machine):
+    machine.script("python3.14", "#!/bin/sh\necho tried >>$CALLS\n")  # gensim has no wheel
+    assert machine.launch("--help").returncode == 0
+    assert "tried" not in machine.calls()
+
+
 def test_a_missing_python_is_reported_in_one_line(machine):
     (machine.bin / "python3.12").unlink()
     # A pyenv shim whose version is not active.
@@ -319,5 +331,5 @@ def test_a_missing_python_is_reported_in_one_line(machine):
     done = machine.launch("--help")
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if "error" in line]
-    assert len(errors) == 1 and "3.11" in errors[0]
+    assert len(errors) == 1 and "3.11 to 3.14" in errors[0] and "brew install" in errors[0]
     assert "pyenv" not in done.stderr
