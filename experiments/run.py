@@ -10,9 +10,9 @@
             command to resume.
 
 --coordinator=HOST:PORT --processes=N --process=I
-            This is process I of N that train together; process 0 listens at HOST:PORT. In a SLURM job, under
-            Open MPI, on a TPU pod or on GKE no flags are needed. On one machine `launch.sh --processes=N`
-            starts all of them.
+            This is process I of N that train together; process 0 listens at HOST:PORT. Under SLURM, Kubeflow
+            Trainer, SkyPilot or Open MPI and on a TPU pod no flags are needed (docs/runs.md). On one machine
+            `launch.sh --processes=N` starts all of them.
 
 SIGTERM or Ctrl-C finishes the step and saves it. A second Ctrl-C stops at once.
 

@@ -8,7 +8,7 @@ same path, alone.
 import contextlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from bahdanau_jax.errors import InputError, one_line
+from bahdanau_jax.runs.clusters import Processes, check_processes, find_processes
 
 HEARTBEAT_SECONDS = 20  # a process that is silent for longer counts as ended
 PATIENCE_SECONDS = 600  # longest wait for a process that reads or compiles more slowly
@@ -30,51 +31,42 @@ class PeerGone(RuntimeError):
 def join(coordinator: str | None, count: int | None, index: int | None) -> None:
     """Joins the other processes of the run. Must be called before JAX looks for devices.
 
-    A single process does nothing. On SLURM, Open MPI, TPU pods and GKE all three arguments are None: JAX asks
-    the cluster.
+    A single process does nothing.
 
     Args:
-      coordinator: "host:port" at which the first process listens.
-      count: number of processes.
-      index: number of this process, from 0.
+      coordinator, count, index: as in `clusters.Processes`. If all are None, the environment says which
+        cluster this is.
 
     Raises:
-      InputError: not all processes came, or only some of the three are given.
+      InputError: not all processes came, or only some of the three are given, here or by the cluster.
     """
     given = [x is not None for x in (coordinator, count, index)]
     if any(given) and not all(given):
         raise InputError(
             "--coordinator, --processes and --process go together; expected all of them, or none"
         )
-    if not any(given) and not in_cluster(os.environ):
-        return
-    if index is not None and count is not None and not 0 <= index < count:
-        raise InputError(
-            f"--process is {index}; expected 0 to {count - 1}, for --processes={count}"
-        )
+    processes = Processes(coordinator, count, index)
+    if all(given):
+        check_processes(processes, ("--coordinator", "--processes", "--process"))
+    else:
+        processes = find_processes(os.environ)
+        if processes is None:
+            return
+    ask = processes.coordinator is None
+    # Kubernetes needs no detection where all is known, and JAX's wants another package.
+    known = not ask and "KUBERNETES_SERVICE_HOST" in os.environ
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
-            coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            *processes,
+            cluster_detection_method="deactivate" if known else None,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        if not any(given) and "should be defined" in str(error):
+        if ask and "should be defined" in str(error):
             return  # a single TPU host
-        where = coordinator or "the cluster's coordinator"
+        where = processes.coordinator or "the cluster's coordinator"
         raise InputError(f"cannot join the other processes at {where}: {error}") from error
-
-
-def in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether this is one of several tasks of a SLURM job or of Open MPI, or a TPU host.
-
-    Example:
-      >>> in_cluster({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}), in_cluster({"SLURM_NTASKS": "2"})
-      (False, True)
-    """
-    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
-        if environment.get(name, "1") not in ("", "1"):
-            return True
-    return any(name in environment for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
 
 
 def is_first() -> bool:
