@@ -30,11 +30,13 @@ def check_wheel(wheel: str, files: str) -> None:
 
 
 def print_lowest(pyproject: str) -> None:
-    """`name>=1.2` of pyproject.toml becomes `name==1.2`."""
+    """`name>=1.2; marker` of pyproject.toml becomes `name==1.2; marker`."""
     project = tomllib.loads(Path(pyproject).read_text())["project"]
     for requirement in project["dependencies"] + project["optional-dependencies"]["train"]:
-        name, lowest = re.fullmatch(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement).groups()
-        print(f"{name}=={lowest}")
+        name, lowest, marker = re.fullmatch(
+            r"([\w-]+)(?:\[\w+\])?>=([\d.]+)(;.*)?", requirement
+        ).groups()
+        print(f"{name}=={lowest}{marker or ''}")
 
 
 def use_layers(readme: str) -> None:
