@@ -352,8 +352,8 @@ def test_the_implementation_and_its_reason_are_reported():
     assert name == "scan" and "bfloat16" in why
     with pytest.raises(ValueError, match="'native', which cannot run here: the dtype is bfloat16"):
         lstm_implementation("native", dtype=jnp.bfloat16)
-    with pytest.raises(ValueError, match="implementation is 'cudnn'; expected one of"):
-        lstm_implementation("cudnn")
+    with pytest.raises(ValueError, match="implementation is 'fused'; expected one of"):
+        lstm_implementation("fused")
 
 
 def test_a_cpu_without_fma_takes_the_scan_and_says_why():
