@@ -61,6 +61,7 @@ def export_model(workdir: str | Path, file: str | Path) -> None:
     model = nnx.merge(predictor.graphdef, predictor.state)
     about = {
         "run": workdir.resolve().name,
+        "jax": jax.__version__,
         "step": predictor.step,
         "label_names": list(predictor.label_names),
         "bucket_lengths": list(predictor.bucket_lengths),

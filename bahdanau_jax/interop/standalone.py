@@ -13,6 +13,7 @@ Both print one JSON object for each text; stdin holds one text a line, in UTF-8.
 """
 
 import codecs
+import contextlib
 import io
 import json
 import sys
@@ -106,9 +107,26 @@ def main(file: str, arguments: Sequence[str]) -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return
-    model = Exported(file)
     chunks: Iterable[Sequence[str]] = [arguments] if arguments else read_lines(sys.stdin.buffer)
-    for texts in chunks:
-        for prediction in model(texts):
-            print(json.dumps(prediction))
-        sys.stdout.flush()
+    with _an_older_jax_is_named(file):
+        model = Exported(file)
+        for texts in chunks:
+            for prediction in model(texts):
+                print(json.dumps(prediction))
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _an_older_jax_is_named(file: str) -> Iterator[None]:
+    """JAX reads what older versions exported. What newer ones did, it may not be able to read."""
+    try:
+        yield
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        with zipfile.ZipFile(file) as parts:
+            exported: str = json.loads(parts.read("about.json"))["jax"]
+        if exported == jax.__version__:
+            raise
+        raise SystemExit(
+            f"error: {file} was exported with JAX {exported}; expected that version or a newer one, not "
+            f"{jax.__version__}"
+        ) from error

@@ -11,6 +11,7 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -18,7 +19,7 @@ from flax import nnx
 import experiments.export as cli
 from bahdanau_jax import InputError, Predictor
 from bahdanau_jax.data import synthetic
-from bahdanau_jax.interop import safetensors
+from bahdanau_jax.interop import safetensors, standalone
 from bahdanau_jax.interop.export import export_model, predict_alone, stablehlo
 from bahdanau_jax.interop.standalone import Exported
 from bahdanau_jax.models.classifier import AttentionClassifier
@@ -92,6 +93,21 @@ def test_it_gives_the_probabilities_of_the_run(tiny_run, file, texts):
         np.testing.assert_allclose(got["weights"], want.weights, atol=1e-5)
         known = [a for a, k in zip(got["words"], want.known, strict=True) if k]
         assert known == [b for b, k in zip(want.words, want.known, strict=True) if k]
+
+
+def test_a_jax_that_is_too_old_is_named_in_one_line(tmp_path, monkeypatch):
+    newer = tmp_path / "newer.pyz"
+    with zipfile.ZipFile(newer, "w") as parts:
+        parts.writestr("about.json", '{"jax": "99.0"}')
+
+    def fail(file):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Failed to deserialize StableHLO")
+
+    monkeypatch.setattr(standalone, "Exported", fail)
+    with pytest.raises(
+        SystemExit, match=f"newer.pyz was exported with JAX 99.0; .*not {jax.__version__}"
+    ):
+        standalone.main(str(newer), ["a text"])
 
 
 def test_it_carries_every_module_of_ours_that_it_imports(file):
