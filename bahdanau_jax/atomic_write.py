@@ -31,6 +31,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def _flush_to_disk(descriptor: int) -> None:
     os.fsync(descriptor)
     # macOS only, where fsync stops at the drive's cache. Network file systems there do not know it.
-    if hasattr(fcntl, "F_FULLFSYNC"):
+    flush_drive = getattr(fcntl, "F_FULLFSYNC", None)
+    if flush_drive is not None:
         with contextlib.suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            fcntl.fcntl(descriptor, flush_drive)
