@@ -2,7 +2,8 @@
 
     python -m experiments.baseline [--config=experiments/imdb.py] [--workdir=runs/baseline] [--ngrams=2]
 
---config    Its data and seed are used. `--config.data.x` overrides a field as for a run.
+--config    Its data, seed and tokenizer are used; "words" becomes "marks", since "!" and "?" show a review's
+            mood. `--config.data.x` overrides a field as for a run.
 --workdir   The folder for result.json and predictions.jsonl, which are as a run writes them.
 --ngrams    The longest n-gram.
 
@@ -35,8 +36,9 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from bahdanau_jax.data.find_tokenizer import check_tokenizer, learned_options, make_tokenizer
 from bahdanau_jax.data.load import find_source, load_dataset
-from bahdanau_jax.data.vocabulary import split_words
+from bahdanau_jax.data.tokenizer import each_text
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_of, figures_of_splits
 from bahdanau_jax.runs import console as show
@@ -51,18 +53,10 @@ from experiments.config_file import ROOT, parse
 ALPHAS = (0.1, 1.0, 10.0)
 CS = (0.1, 1.0, 10.0)
 
+MARKS: Mapping[str, Any] = {"name": "marks", "options": {}}
+
 # For each output, the ratio of every feature, float64 [features], and the classifier of the scaled features.
 Model = list[tuple[np.ndarray, LogisticRegression]]
-
-
-def tokens(text: str) -> list[str]:
-    """Lower-cased words and punctuation marks, since "!" and "?" show a review's mood.
-
-    Example:
-      >>> tokens("It's <br />GREAT!!")
-      ["it's", 'great', '!', '!']
-    """
-    return split_words(text, marks=True)
 
 
 def log_count_ratio(
@@ -118,7 +112,13 @@ def _scale(occurs: csr_array, ratio: np.ndarray) -> csr_array:
 
 
 def train_and_evaluate(
-    data: Mapping[str, Any], workdir: Path, *, ngrams: int, seed: int
+    data: Mapping[str, Any],
+    workdir: Path,
+    *,
+    ngrams: int,
+    seed: int,
+    tokenizer: Mapping[str, Any] = MARKS,
+    vocab_size: int = 10_000,
 ) -> dict[str, Any]:
     """Trains and evaluates NB-SVM. Writes result.json and predictions.jsonl.
 
@@ -127,6 +127,8 @@ def train_and_evaluate(
       workdir: the folder. One with other settings is refused.
       ngrams: the longest n-gram.
       seed: of the solver's order, and of made-up reviews.
+      tokenizer: the `tokenizer` section of a config.
+      vocab_size: bounds the subwords that a tokenizer learns.
 
     Returns:
       the result, as written to `workdir/result.json`.
@@ -136,20 +138,32 @@ def train_and_evaluate(
       DataNotFound: the data set is neither prepared nor reachable.
     """
     find_source(data)  # before the folder is made
+    check_tokenizer(**tokenizer)
     settings = {"method": "nb-svm", "ngrams": ngrams, "seed": seed, "data": dict(data)}
+    if tokenizer != MARKS:
+        settings["tokenizer"] = dict(tokenizer)
     with open_workdir(workdir, settings) as folder:
         console = show.make_console()
         finished = show.show_finished(console, folder)
         if finished is not None:
             return finished
-        result = _measure(data, folder, console, ngrams=ngrams, seed=seed)
+        result = _measure(
+            data, folder, console, tokenizer, ngrams=ngrams, seed=seed, vocab_size=vocab_size
+        )
         write_json(folder / "result.json", result)
         show.show_result(console, result)
         return result
 
 
 def _measure(
-    data: Mapping[str, Any], workdir: Path, console: show.Console, *, ngrams: int, seed: int
+    data: Mapping[str, Any],
+    workdir: Path,
+    console: show.Console,
+    tokenizer: Mapping[str, Any],
+    *,
+    ngrams: int,
+    seed: int,
+    vocab_size: int,
 ) -> dict[str, Any]:
     started = time.monotonic()
     dataset = load_dataset(data, seed=seed)
@@ -162,11 +176,16 @@ def _measure(
         )
 
     begun = time.monotonic()
+    name, texts = tokenizer["name"], train.texts
+    learned = learned_options(name, tokenizer["options"], texts, vocab_size)
+    tokens = make_tokenizer(name, learned).tokens
     options: dict[str, Any] = dict(tokenizer=tokens, token_pattern=None, lowercase=False)
     options |= dict(ngram_range=(1, ngrams), binary=True, dtype=np.float32)
     vectorizer = CountVectorizer(**options)
     try:
-        occurs = {"train": csr_array(vectorizer.fit_transform(train.texts))}
+        occurs = {"train": csr_array(vectorizer.fit_transform(each_text(texts)))}
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{dataset.name}: the reviews of train have no words ({error})") from error
     occurs["validation"] = csr_array(vectorizer.transform(validation.texts))
@@ -220,8 +239,14 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
     asked, rest = parse_flags(argv, config=True, workdir=str(ROOT / "runs" / "baseline"), ngrams=2)
     config = parse_config(parse(rest)[0])
+    tokenizer = config.tokenizer.model_dump()
     train_and_evaluate(
-        config.data.model_dump(), Path(asked.workdir), ngrams=asked.ngrams, seed=config.seed
+        config.data.model_dump(),
+        Path(asked.workdir),
+        ngrams=asked.ngrams,
+        seed=config.seed,
+        tokenizer=MARKS if tokenizer["name"] == "words" else tokenizer,
+        vocab_size=config.vocab_size,
     )
 
 

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config = imdb.get_config()
     config.init_from = "runs/imdb_vectors_labelled"
     config.vocab_size = 30_000
-    config.marks = True
+    config.tokenizer.name = "marks"
     config.max_length = 900
     config.bucket_lengths = (200, 360, 900)
 

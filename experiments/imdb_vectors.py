@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config = default_config(WordVectorsConfig)
     config.unlabelled = True
     config.vocab_size = 30_000
-    config.marks = True
+    config.tokenizer.name = "marks"
     config.model.embedding_features = 128
     config.epochs = 8
     return config

@@ -1,13 +1,14 @@
-"""Splits a text into words and maps words to ids. Exported `.pyz` files carry this file.
-
-It imports nothing of ours but `token_ids`, which they carry too.
-"""
+"""Cuts a text into tokens and maps tokens to ids. Exported `.pyz` files carry this file and what it imports."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+from bahdanau_jax.data.normalize import normalize, origins
+from bahdanau_jax.data.subwords import Bpe, Unigram
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, START, UNKNOWN
 
 SPECIAL_WORDS = {START: "<start>", UNKNOWN: "<unk>", 3: "<unused>"}
@@ -52,6 +53,120 @@ def word_spans(text: str, *, marks: bool = False) -> list[tuple[int, int]]:
     return [match.span() for match in _WORD.finditer(text)]
 
 
+class Tokenizer(Protocol):
+    """What cuts a text into tokens, which a vocabulary calls words.
+
+    A class may have a static method `learn(texts, size)`. It returns the arguments, as JSON, with which the
+    class is then made; `size` is the most tokens that the vocabulary holds.
+    """
+
+    def tokens(self, text: str) -> list[str]:
+        """The tokens in their order."""
+        ...
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end in `text` of each token, increasing; a token may have an empty span."""
+        ...
+
+
+class Words:
+    """The notebook's words, see `split_words`."""
+
+    tokens = staticmethod(split_words)
+    spans = staticmethod(word_spans)
+
+
+class Marks:
+    """Words and punctuation marks, see `split_words`."""
+
+    def tokens(self, text: str) -> list[str]:
+        """The words and marks."""
+        return split_words(text, marks=True)
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each in `text`."""
+        return word_spans(text, marks=True)
+
+
+class Characters:
+    r"""The characters of `normalize(text)`; white space between others is one blank.
+
+    Example:
+      >>> Characters().tokens("ＯＫ， 不错。\r\n")
+      ['o', 'k', ',', ' ', '不', '错', '。']
+      >>> Characters().spans("ＯＫ， 不错。\r\n")
+      [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7)]
+    """
+
+    def tokens(self, text: str) -> list[str]:
+        """The characters."""
+        return list(" ".join(normalize(text).split()))
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each in `text`."""
+        starts, found = origins(text), []
+        for word in re.finditer(r"\S+", normalize(text)):
+            if found:
+                found.append((found[-1][1], starts[word.start()]))
+            found += [(starts[i], starts[i + 1]) for i in range(*word.span())]
+        return found
+
+
+BUILT_IN: dict[str, type[Tokenizer]] = {
+    "words": Words,
+    "marks": Marks,
+    "characters": Characters,
+    "bpe": Bpe,
+    "unigram": Unigram,
+}
+
+
+def tokenizer_of(vocabulary: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of the tokenizer in the content of a vocabulary's file.
+
+    Raises:
+      InputError: they are not a name and arguments.
+
+    Example:
+      >>> tokenizer_of({"words": ["a"], "marks": True})  # as version 0.2 wrote it
+      ('marks', {})
+    """
+    if "tokenizer" not in vocabulary:
+        return "marks" if vocabulary.get("marks") is True else "words", {}
+    match vocabulary["tokenizer"]:
+        case {"name": str(name), "options": dict(options)}:
+            return name, options
+    raise InputError('not a vocabulary: expected {"name": ..., "options": ...} as tokenizer')
+
+
+def each_text(texts: Iterable[Any], name: str = "texts") -> Iterator[str]:
+    """Yields texts one by one.
+
+    Args:
+      texts: the texts.
+      name: what they are, for the message.
+
+    Raises:
+      InputError: one of them is no text, when it is reached; or `texts` itself is one.
+
+    Example:
+      >>> list(each_text(["fine", float("nan")]))
+      Traceback (most recent call last):
+      bahdanau_jax.errors.InputError: texts[1] is nan (float); expected a text
+    """
+    if isinstance(texts, str | bytes):
+        raise InputError(f"{name}: found one text; expected a list of texts: pass [text]")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"{name}[{i}] is {not_text(text)}")
+        yield text
+
+
+def not_text(value: Any) -> str:
+    """What stands where a text is expected, for messages."""
+    return f"{ascii(value)[:40]} ({type(value).__name__}); expected a text"
+
+
 class WordIds(dict[str, int]):
     """Maps each word to its id, and every other word to UNKNOWN without adding it.
 
@@ -67,9 +182,9 @@ class WordIds(dict[str, int]):
     def __missing__(self, word: str) -> int:
         return UNKNOWN
 
-    def encode(self, text: str, *, marks: bool = False) -> list[int]:
-        """Returns START, then the id of each word of `text`."""
-        return [START, *map(self.__getitem__, split_words(text, marks=marks))]
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """Returns START, then the id of each word."""
+        return [START, *map(self.__getitem__, words)]
 
 
 def word_of(i: int, words: Sequence[str]) -> str:

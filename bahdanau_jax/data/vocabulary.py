@@ -1,18 +1,20 @@
-"""Maps texts to ids and back, by the rule of the notebook's `keras.datasets.imdb` or with punctuation marks."""
+"""Maps texts to ids and back, by the rule of the notebook's `keras.datasets.imdb` or another tokenizer."""
 
 from __future__ import annotations
 
 import collections
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bahdanau_jax.atomic_write import write_bytes
+from bahdanau_jax.data.find_tokenizer import learned_options, make_tokenizer
 from bahdanau_jax.data.token_store import EncodedTexts
-from bahdanau_jax.data.tokenizer import WordIds, split_words, word_of
+from bahdanau_jax.data.tokenizer import WordIds, each_text, not_text, tokenizer_of, word_of
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import FIRST_WORD, PAD
 
@@ -25,7 +27,8 @@ class Vocabulary:
 
     Attributes:
       words: the words, most frequent first in the texts they were counted in.
-      marks: whether punctuation marks are words, see `split_words`.
+      tokenizer: cuts a text into words.
+      name, options: the tokenizer's name and arguments, as `make_tokenizer` takes them.
 
     Example:
       >>> vocabulary = Vocabulary.build(["A fine film.", "A dull film!"], size=10_000)
@@ -37,8 +40,15 @@ class Vocabulary:
       ['<start>', 'a', 'fine', '<unk>']
     """
 
-    def __init__(self, words: Sequence[str], *, marks: bool = False):
-        self.words, self.marks = tuple(words), marks
+    def __init__(
+        self,
+        words: Sequence[str],
+        *,
+        tokenizer: str = "words",
+        options: Mapping[str, Any] = {},  # noqa: B006
+    ):
+        self.words, self.name, self.options = tuple(words), tokenizer, dict(options)
+        self.tokenizer = make_tokenizer(tokenizer, options)
         self._ids = WordIds(self.words)
         if len(self._ids) != len(self.words):
             counts = collections.Counter(self.words)
@@ -46,37 +56,52 @@ class Vocabulary:
             raise InputError(f"the vocabulary holds the word {ascii(twice)} twice")
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, size: int, marks: bool = False) -> Vocabulary:
+    def build(
+        cls,
+        texts: Iterable[str],
+        *,
+        size: int,
+        tokenizer: str = "words",
+        options: Mapping[str, Any] = {},  # noqa: B006
+    ) -> Vocabulary:
         """Takes the most frequent words of texts.
 
         Words of equal frequency are sorted, so the vocabulary does not depend on the order of the texts.
 
         Args:
-          texts: the texts to count words in.
+          texts: the texts to count words in, and to learn subwords from.
           size: largest number of ids, including the special ones.
-          marks: whether punctuation marks are words.
+          tokenizer: "words", "marks", "characters", "bpe", "unigram" or "package.module:Class".
+          options: arguments of a class of your own.
 
         Raises:
-          InputError: `size` leaves no room for a word.
+          InputError: `size` leaves no room for a word, or a text is none.
         """
         if size <= FIRST_WORD:
             raise InputError(
                 f"the vocabulary's size is {size}; expected at least {FIRST_WORD + 1} "
                 f"(ids below {FIRST_WORD} are special)"
             )
+        if isinstance(texts, Iterator):
+            texts = list(texts)  # read twice where subwords are learned
+        options = learned_options(tokenizer, options, texts, size - FIRST_WORD)
+        split = make_tokenizer(tokenizer, options).tokens
         counts: collections.Counter[str] = collections.Counter()
-        for text in texts:
-            counts.update(split_words(text, marks=marks))
+        for text in each_text(texts):
+            counts.update(split(text))
+        del counts[""]  # nothing that a file of words could hold
         by_frequency = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls(by_frequency[: size - FIRST_WORD], marks=marks)
+        return cls(by_frequency[: size - FIRST_WORD], tokenizer=tokenizer, options=options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocabulary atomically as JSON, `{"words": [...]}`, with `"marks": true` if it has marks.
+        """Writes the vocabulary atomically as JSON: its words, and its tokenizer unless it is "words".
 
         Raises:
           InputError: the file cannot be written, for example because the disk is full.
         """
-        content = {"words": self.words} | ({"marks": True} if self.marks else {})
+        content: dict[str, Any] = {"words": self.words}
+        if self.name != "words":
+            content["tokenizer"] = {"name": self.name, "options": self.options}
         text = json.dumps(content, ensure_ascii=False, indent=0)
         # A str may hold half a surrogate pair, which strict UTF-8 refuses to write.
         write_bytes(path, text.encode("utf-8", "surrogatepass"))
@@ -112,8 +137,9 @@ class Vocabulary:
                     "expected a string that is not empty"
                 )
         try:
-            return cls(words, marks=content.get("marks") is True)
-        except InputError as error:
+            name, options = tokenizer_of(content)
+            return cls(words, tokenizer=name, options=options)
+        except (InputError, TypeError, ValueError) as error:
             raise InputError(f"{path}: {error}") from error
 
     def __len__(self) -> int:
@@ -131,21 +157,27 @@ class Vocabulary:
         """
         if max_length is not None and max_length < 1:
             raise InputError(f"max_length is {max_length}; expected at least 1")
-        ids = self._ids.encode(text, marks=self.marks)
+        if not isinstance(text, str):
+            raise InputError(f"the text is {not_text(text)}")
+        ids = self._ids.encode(self.tokenizer.tokens(text))
         return np.array(ids if max_length is None else ids[-max_length:], np.int32)
 
     def encode_all(
         self, texts: Iterable[str], *, max_length: int | None = None
     ) -> list[np.ndarray]:
-        """Encodes each text: int32 [length] each."""
-        return [self.encode(text, max_length=max_length) for text in texts]
+        """Encodes each text: int32 [length] each.
+
+        Raises:
+          InputError: one is no text; names its position.
+        """
+        return [self.encode(text, max_length=max_length) for text in each_text(texts)]
 
     def gather(self, texts: Iterable[str], folder: str | os.PathLike[str]) -> EncodedTexts:
         """Encodes each text into one array, which moves to a file in `folder` if it becomes large.
 
         See `EncodedTexts.gather`.
         """
-        return EncodedTexts.gather(map(self.encode, texts), folder)
+        return EncodedTexts.gather(map(self.encode, each_text(texts)), folder)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> list[str]:
         """Returns the words of `ids` without padding. Special ids give "<start>", "<unk>" and "<unused>".

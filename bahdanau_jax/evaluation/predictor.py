@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from bahdanau_jax.data.tokenizer import SPECIAL_WORDS, split_words, word_spans
+from bahdanau_jax.data.tokenizer import SPECIAL_WORDS, Tokenizer, Words, each_text
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.evaluation.calibration import read_temperature
@@ -42,12 +42,12 @@ class Prediction:
         label: name of the likeliest class.
         probability: of that class.
         probabilities: float32 [classes].
-        words: what the model reads: "<start>", then the words of `split_words`; the last `max_length` of
-            them if there are more.
+        words: what the model reads: "<start>", then the tokenizer's words; the last `max_length` of them if
+            there are more.
         weights: float32 [words], attention weights. They sum to 1, except for a run trained with
             `mask_attention=False`, where padding takes a share.
         known: bool [words], False for a word outside the vocabulary.
-        marks: whether punctuation marks are words, see `split_words`.
+        tokenizer: what cut the text into words.
     """
 
     label: str
@@ -56,7 +56,7 @@ class Prediction:
     words: list[str]
     weights: np.ndarray
     known: np.ndarray
-    marks: bool = False
+    tokenizer: Tokenizer = Words()
 
 
 class Predictor:
@@ -127,10 +127,11 @@ class Predictor:
         """A prediction for each text, in the same order.
 
         Probabilities are calibrated by the run's temperature if it has one.
+
+        Raises:
+            InputError: one of them is no text, for example NaN; names its position.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts: expected a list of texts, got a text; pass [text]")
-        texts = list(texts)
+        texts = list(each_text(texts))
         ids = self.vocabulary.encode_all(texts, max_length=self.bucket_lengths[-1])
         found = zip(texts, ids, *self.predict_ids(ids), strict=True)
         return [self._prediction(*one) for one in found]
@@ -158,12 +159,10 @@ class Predictor:
             label=self.label_names[best],
             probability=float(p[best]),
             probabilities=p,
-            words=[SPECIAL_WORDS[START], *split_words(text, marks=self.vocabulary.marks)][
-                -len(ids) :
-            ],
+            words=[SPECIAL_WORDS[START], *self.vocabulary.tokenizer.tokens(text)][-len(ids) :],
             weights=weights,
             known=ids != UNKNOWN,
-            marks=self.vocabulary.marks,
+            tokenizer=self.vocabulary.tokenizer,
         )
 
 
@@ -183,7 +182,7 @@ class WordsRead(NamedTuple):
 
 def words_read(text: str, prediction: Prediction) -> WordsRead:
     """Finds the words of `prediction` in its text; of a long text, only its last words were read."""
-    all_spans = word_spans(text, marks=prediction.marks)
+    all_spans = prediction.tokenizer.spans(text)
     spans = all_spans[-len(prediction.words) :]
     weights, known = (x[len(x) - len(spans) :] for x in (prediction.weights, prediction.known))
     low, top = (float(weights.min()), float(weights.max())) if spans else (0.0, 1.0)

@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jax import export
 
+from bahdanau_jax.data.tokenizer import BUILT_IN
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.predictor import Predictor
 from bahdanau_jax.interop.safetensors import weights_of
@@ -28,7 +29,14 @@ from bahdanau_jax.runs.safe_files import write_bytes
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 # All of this package that `standalone.py` imports, and therefore all that the file carries.
-MODULES = ("token_ids.py", "data/tokenizer.py", "interop/standalone.py")
+MODULES = (
+    "errors.py",
+    "token_ids.py",
+    "data/normalize.py",
+    "data/subwords.py",
+    "data/tokenizer.py",
+    "interop/standalone.py",
+)
 _MAIN = """import sys
 
 from bahdanau_jax.interop.standalone import main
@@ -50,7 +58,7 @@ def export_model(workdir: str | Path, file: str | Path) -> None:
     because StableHLO cannot hold the CPU kernel.
 
     Raises:
-      InputError: the folder holds no complete run, or the file cannot be written.
+      InputError: the folder holds no complete run, its tokenizer is your own, or the file cannot be written.
 
     Example::
 
@@ -58,6 +66,12 @@ def export_model(workdir: str | Path, file: str | Path) -> None:
     """
     workdir = Path(workdir).expanduser()
     predictor = Predictor.load(workdir)
+    name = predictor.vocabulary.name
+    if name not in BUILT_IN:
+        raise InputError(
+            f"config.tokenizer.name is {name!r}; a .pyz carries {', '.join(map(repr, BUILT_IN))} and no "
+            "tokenizer of your own"
+        )
     model = nnx.merge(predictor.graphdef, predictor.state)
     about = {
         "run": workdir.resolve().name,

@@ -25,7 +25,14 @@ import jax
 import numpy as np
 from jax import export
 
-from bahdanau_jax.data.tokenizer import WordIds, word_of
+from bahdanau_jax.data.tokenizer import (
+    BUILT_IN,
+    Tokenizer,
+    WordIds,
+    each_text,
+    tokenizer_of,
+    word_of,
+)
 from bahdanau_jax.token_ids import PAD
 
 _ROWS = (256, 16, 1)  # batch sizes; the model is compiled for each of them and each length
@@ -53,13 +60,15 @@ class Exported:
             with np.load(io.BytesIO(parts.read("weights.npz"))) as arrays:
                 self.weights = {name: jax.numpy.asarray(arrays[name]) for name in arrays.files}
         self._words: list[str] = vocabulary["words"]
-        self._marks: bool = vocabulary.get("marks", False)
         self._ids = WordIds(self._words)
+        name, options = tokenizer_of(vocabulary)
+        self._tokenizer: Tokenizer = BUILT_IN[name](**options)
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Returns for each text its label, the probability of each class and the attention of each word."""
         lengths: list[int] = self.about["bucket_lengths"]
-        ids = [self._ids.encode(text, marks=self._marks)[-lengths[-1] :] for text in texts]
+        split = self._tokenizer.tokens
+        ids = [self._ids.encode(split(text))[-lengths[-1] :] for text in each_text(texts)]
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         found: dict[int, dict[str, Any]] = {}
         while order:

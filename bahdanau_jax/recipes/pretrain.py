@@ -11,6 +11,7 @@ from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
+from bahdanau_jax.data.find_tokenizer import check_tokenizer
 from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
@@ -50,6 +51,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     if not isinstance(settings, WordVectorsConfig):
         raise InputError("config.task is missing; expected 'word_vectors'")
     load_gensim()  # if it is missing, say so before minutes of reading
+    check_tokenizer(settings.tokenizer.name, settings.tokenizer.options)
     with open_workdir(workdir, settings.model_dump()) as workdir, StopSignals() as stop:
         console = show.make_console()
         finished = show.show_finished(console, workdir)
@@ -61,7 +63,12 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         dataset = load_dataset(settings.data.model_dump(), seed=settings.seed)
         unlabelled = unlabelled_texts(dataset, "config.unlabelled") if settings.unlabelled else []
         texts = [*dataset.train.texts, *unlabelled]
-        vocabulary = Vocabulary.build(texts, size=settings.vocab_size, marks=settings.marks)
+        vocabulary = Vocabulary.build(
+            texts,
+            size=settings.vocab_size,
+            tokenizer=settings.tokenizer.name,
+            options=settings.tokenizer.options,
+        )
         write_json(
             workdir / "data.json",
             fingerprints.of_data(dataset, vocabulary)

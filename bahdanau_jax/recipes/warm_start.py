@@ -11,9 +11,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float
 
+from bahdanau_jax.data.find_tokenizer import learns
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import fingerprints
+from bahdanau_jax.runs.config import Tokenizer
 from bahdanau_jax.runs.restore_model import restore_part
 from bahdanau_jax.runs.safe_files import read_json, write_bytes
 
@@ -77,11 +79,11 @@ def mean_vectors(
     return np.stack([vectors[row].mean(axis=0) for row in ids])
 
 
-def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
-    """Reads the vocabulary of the run to start from, so that ids mean the same in both runs.
+def read_vocabulary(folder: str | Path, size: int, tokenizer: Tokenizer) -> Vocabulary:
+    """Reads the vocabulary of the run to start from, with what its tokenizer has learned: the same ids in both.
 
     Raises:
-      InputError: there is none, it has more than `size` ids, or it splits words by another rule.
+      InputError: there is none, it has more than `size` ids, or another tokenizer.
     """
     folder = Path(folder).expanduser()
     if not (folder / "vocabulary.json").is_file():
@@ -95,10 +97,13 @@ def read_vocabulary(folder: str | Path, size: int, marks: bool) -> Vocabulary:
             f"config.vocab_size is {size}, and config.init_from's {folder}/vocabulary.json has "
             f"{len(vocabulary)} ids; expected at least as many"
         )
-    if vocabulary.marks != marks:
+    asked = tokenizer.model_dump()
+    found = {"name": vocabulary.name, "options": vocabulary.options}
+    if learns(vocabulary.name):
+        found["options"] = asked["options"]  # the vocabulary's are what it learned
+    if found != asked:
         raise InputError(
-            f"config.marks is {marks}, and {vocabulary.marks} in config.init_from's {folder}; "
-            "expected the same"
+            f"config.tokenizer is {asked}, and {found} in config.init_from's {folder}; expected the same"
         )
     return vocabulary
 

@@ -66,6 +66,17 @@ class Data(Section):
     """Keyword arguments for a loader of your own."""
 
 
+class Tokenizer(Section):
+    """How a text becomes words."""
+
+    name: Name = "words"
+    """"words" (the notebook's: lower-cased, punctuation dropped), "marks" (words and punctuation marks),
+    "characters" (for text without spaces), "bpe" or "unigram" (subwords learned on the training texts), or
+    "package.module:Class" for a tokenizer of your own."""
+    options: dict[str, Any] = {}
+    """Keyword arguments for a tokenizer of your own."""
+
+
 class Model(Section):
     """The network. `AttentionClassifier` documents the sizes."""
 
@@ -155,8 +166,7 @@ class Config(Section):
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
     """Number of ids: pad, start, unknown, one unused, and the most frequent words."""
-    marks: bool = False
-    """Treat punctuation marks as words. The notebook drops them."""
+    tokenizer: Tokenizer = Tokenizer()
     max_length: Annotated[int, Field(ge=1, le=1_000_000)] = 500
     """Keep the last ids of a longer text."""
     bucket_lengths: Sequence[Positive] = (160, 280, 500)
@@ -225,8 +235,7 @@ class WordVectorsConfig(Section):
     """Also read the texts without labels."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 30_000
     """Number of ids."""
-    marks: bool = True
-    """Treat punctuation marks as words."""
+    tokenizer: Tokenizer = Tokenizer(name="marks")
     model: WordVectors = WordVectors()
     epochs: Positive = 8
     """Passes over the texts."""

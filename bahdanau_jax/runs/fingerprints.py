@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.tokenizer import each_text
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.safe_files import read_json, write_json
@@ -38,7 +39,7 @@ def of_json(value: Any) -> str:
 def of_examples(examples: Examples) -> str:
     """The digest of texts, labels and ids, in order."""
     digest = hashlib.sha256(np.asarray(examples.labels, "<i4").tobytes())
-    for strings in (examples.texts, examples.ids):
+    for strings in (each_text(examples.texts), examples.ids):
         for string in strings:
             data = string.encode("utf-8", "surrogatepass")
             digest.update(len(data).to_bytes(8, "little"))  # "ab", "c" is not "a", "bc"
@@ -48,6 +49,8 @@ def of_examples(examples: Examples) -> str:
 
 def of_data(dataset: Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
     """Names and digests of a run's data, as data.json keeps them; the test split is not read."""
+    words, learned = vocabulary.words, vocabulary.options
+    named = [words, learned] if learned else words
     return {
         "data set": {"name": dataset.name, "labels": list(dataset.label_names)},
         "train": {"reviews": len(dataset.train), "sha256": of_examples(dataset.train)},
@@ -55,7 +58,7 @@ def of_data(dataset: Dataset, vocabulary: Vocabulary) -> dict[str, Any]:
             "reviews": len(dataset.validation),
             "sha256": of_examples(dataset.validation),
         },
-        "vocabulary": {"words": len(vocabulary.words), "sha256": of_json(vocabulary.words)},
+        "vocabulary": {"words": len(vocabulary.words), "sha256": of_json(named)},
     }
 
 

@@ -77,6 +77,8 @@ def upgrade(found: Mapping[str, Any]) -> dict[str, Any]:
         group = found.get(groups[0]) if groups else found
         if isinstance(group, dict) and name in group and group[name] == neutral:
             del group[name]
+    if isinstance(found.get("marks"), bool):  # of version 0.2
+        found["tokenizer"] = {"name": "marks" if found.pop("marks") else "words"}
     return _with_defaults(found, schema_of(found)().model_dump())
 
 
@@ -131,6 +133,8 @@ def _message(schema: type[Section], error: ValidationError, values: Mapping[str,
     if first["type"] == "extra_forbidden":
         known = [name for name, *_ in describe_fields(schema)]
         close = difflib.get_close_matches(".".join(names), known, n=1)
+        if names == ["marks"]:
+            close = ["tokenizer.name"]  # which replaced it
         return f"{path} is not a field" + (f"; did you mean config.{close[0]}?" if close else "")
     field, value, section = None, values, schema
     for name in names:

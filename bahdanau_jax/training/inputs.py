@@ -14,10 +14,12 @@ from bahdanau_jax.data.batches import (
     train_batches,
 )
 from bahdanau_jax.data.dataset import Dataset, Examples, unlabelled_texts
+from bahdanau_jax.data.find_tokenizer import learns
 from bahdanau_jax.data.token_store import EncodedTexts
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.recipes.warm_start import read_vocabulary
 from bahdanau_jax.runs import fingerprints, multihost
+from bahdanau_jax.runs.checkpoint_checks import complete_steps
 from bahdanau_jax.training.session import Session
 
 
@@ -108,12 +110,7 @@ def tokenize(run: Session, dataset: Dataset) -> Tokenized:
     Raises:
       InputError: the data or the vocabulary is not what the run began with, or differs between processes.
     """
-    config = run.config
-    if config.init_from:
-        vocabulary = read_vocabulary(config.init_from, config.vocab_size, config.marks)
-    else:
-        texts = dataset.train.texts
-        vocabulary = Vocabulary.build(texts, size=config.vocab_size, marks=config.marks)
+    vocabulary = _make_vocabulary(run, dataset)
     checkpoints = run.open_checkpoints()
     data = fingerprints.of_data(dataset, vocabulary)
     multihost.check_same("the data", fingerprints.of_json(data))
@@ -122,3 +119,28 @@ def tokenize(run: Session, dataset: Dataset) -> Tokenized:
         fingerprints.keep_or_compare(run.workdir / "data.json", data, begun=begun)
         vocabulary.save(run.workdir / "vocabulary.json")
     return Tokenized(run, dataset, vocabulary)
+
+
+def _make_vocabulary(run: Session, dataset: Dataset) -> Vocabulary:
+    """Counts words in the training texts, or reads the vocabulary of another run or of this run's folder.
+
+    Subwords may come out a little differently when they are learned again. So only the first process learns
+    them, once, and a resumed run reads them.
+    """
+    config, tokenizer = run.config, run.config.tokenizer
+    if config.init_from:
+        return read_vocabulary(config.init_from, config.vocab_size, tokenizer)
+    file, learned = run.workdir / "vocabulary.json", learns(tokenizer.name)
+    begun = bool(complete_steps(run.workdir / "checkpoints"))
+    if not learned or (run.first and not begun):
+        vocabulary = Vocabulary.build(
+            dataset.train.texts,
+            size=config.vocab_size,
+            tokenizer=tokenizer.name,
+            options=tokenizer.options,
+        )
+        if not learned:
+            return vocabulary
+        vocabulary.save(file)
+    multihost.meet()
+    return Vocabulary.load(file)

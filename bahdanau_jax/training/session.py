@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from rich.console import Console
 
+from bahdanau_jax.data.find_tokenizer import check_tokenizer
 from bahdanau_jax.data.load import find_source
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.layers.recurrence import kernel_obstacle
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 
 def check_config(config: ConfigDict) -> Config:
-    """Checks every field, the optimizer's arguments, and the data source that the config names.
+    """Checks every field, the optimizer's arguments, and the data source and tokenizer that the config names.
 
     A Session tries a model or an attention of the user's own, which needs JAX's devices and so comes later.
 
@@ -45,6 +46,7 @@ def check_config(config: ConfigDict) -> Config:
         raise InputError("config.task is set; expected the config of a classifier, without a task")
     make_optimizer(**checked.optimizer.model_dump(), total_steps=1)
     find_source(checked.data.model_dump())
+    check_tokenizer(checked.tokenizer.name, checked.tokenizer.options)
     return checked
 
 

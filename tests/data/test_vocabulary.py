@@ -42,9 +42,9 @@ def test_spans_give_the_words_and_marks(text):
 
 
 def test_marks_survive_save_and_load(tmp_path):
-    Vocabulary.build(["So good!"], size=100, marks=True).save(tmp_path / "v.json")
+    Vocabulary.build(["So good!"], size=100, tokenizer="marks").save(tmp_path / "v.json")
     loaded = Vocabulary.load(tmp_path / "v.json")
-    assert loaded.marks and set(loaded.words) == {"so", "good", "!"}
+    assert loaded.name == "marks" and set(loaded.words) == {"so", "good", "!"}
     assert loaded.decode(loaded.encode("good!")) == ["<start>", "good", "!"]
 
 

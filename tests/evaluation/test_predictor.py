@@ -89,7 +89,7 @@ def test_an_empty_text(predictor):
 
 
 def test_a_text_is_no_list_of_texts(predictor):
-    with pytest.raises(TypeError, match="pass \\[text\\]"):
+    with pytest.raises(InputError, match="pass \\[text\\]"):
         predictor("a fine film")
 
 

@@ -10,6 +10,7 @@ from sklearn.naive_bayes import MultinomialNB
 
 from bahdanau_jax.data.dataset import Dataset, Examples
 from bahdanau_jax.data.load import load_dataset
+from bahdanau_jax.data.tokenizer import split_words
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.predictions import read_predictions
 from experiments import baseline, imdb_tiny
@@ -40,19 +41,6 @@ def test_the_ratio_agrees_with_naive_bayes():
     classes = MultinomialNB(alpha=0.5).fit(occurs, labels).feature_log_prob_
     ratio = baseline.log_count_ratio(csr_array(occurs.astype(np.float32)), labels, alpha=0.5)
     np.testing.assert_allclose(ratio, classes[1] - classes[0], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("It's <br />GREAT!!", ["it's", "great", "!", "!"]),
-        ("well-made, 10/10 -", ["well-made", ",", "10", "/", "10", "-"]),
-        ("Été\n", ["été"]),
-        ("", []),
-    ],
-)
-def test_tokens_are_words_and_marks(text, expected):
-    assert baseline.tokens(text) == expected
 
 
 @pytest.mark.slow
@@ -92,7 +80,7 @@ def test_a_finished_baseline_is_shown_and_not_computed_again(finished, capsys, m
 def test_longer_n_grams_add_features(finished, tmp_path):
     words = baseline.train_and_evaluate(tiny_data(), tmp_path, ngrams=1, seed=0)
     texts = load_dataset(tiny_data(), seed=0).train.texts
-    known = {word for text in texts for word in baseline.tokens(text)}
+    known = {word for text in texts for word in split_words(text, marks=True)}
     assert words["parameters"] == len(known) + 1 < finished[1]["parameters"]
 
 
@@ -107,6 +95,12 @@ def test_longer_n_grams_add_features(finished, tmp_path):
         ),
         (["a b", "c d"], [0, 1], ("a", "b", "c"), "found 2 of a, b, c"),
         (["", " "], [0, 1], ("neg", "pos"), "have no words"),
+        (
+            ["a b", float("nan")],
+            [0, 1],
+            ("neg", "pos"),
+            r"texts\[1\] is nan \(float\); expected a text",
+        ),
     ],
 )
 def test_unusable_data_is_refused(tmp_path, monkeypatch, texts, labels, names, expected):

@@ -12,6 +12,7 @@ from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.classifier import AttentionClassifier
 from bahdanau_jax.recipes import pretrain, warm_start
+from bahdanau_jax.runs.config import Tokenizer
 from bahdanau_jax.runs.preemption import Stopped
 from bahdanau_jax.training import train
 from experiments import imdb_tiny, imdb_vectors
@@ -32,7 +33,7 @@ def small_config():
 def tiny_config(folder):
     config = imdb_tiny.get_config()
     config.data.train_size, config.data.validation_size, config.data.test_size = 60, 20, 30
-    config.init_from, config.vocab_size, config.marks = str(folder), VOCAB, True
+    config.init_from, config.vocab_size, config.tokenizer.name = str(folder), VOCAB, "marks"
     config.model.embedding_features = config.model.hidden_features = FEATURES
     config.model.attention_units = 4
     config.batch_size, config.epochs = 30, 1
@@ -120,15 +121,17 @@ def test_a_run_that_does_not_fit_is_refused(finished, tmp_path):
         warm_start.start_from(folder, small_classifier(embedding_features=4))
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="holds no vocabulary.json"):
-        warm_start.read_vocabulary(tmp_path, VOCAB, True)
+        warm_start.read_vocabulary(tmp_path, VOCAB, Tokenizer())
     with pytest.raises(InputError, match="holds no complete checkpoint"):
         warm_start.start_from(tmp_path, small_classifier())
     with pytest.raises(InputError, match="config.init_from: Linear cannot start from a run"):
         warm_start.start_from(folder, nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
     with pytest.raises(InputError, match="config.vocab_size is 59, .* has 60 ids"):
-        warm_start.read_vocabulary(folder, VOCAB - 1, True)
-    with pytest.raises(InputError, match="config.marks is False, and True in"):
-        warm_start.read_vocabulary(folder, VOCAB, False)
+        warm_start.read_vocabulary(folder, VOCAB - 1, Tokenizer(name="marks"))
+    with pytest.raises(
+        InputError, match="config.tokenizer is .*words.*, and .*marks.* in config.init_from"
+    ):
+        warm_start.read_vocabulary(folder, VOCAB, Tokenizer())
 
 
 @pytest.mark.parametrize("at", [0, 20, 128, 2_000])

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, log_loss
 
-from bahdanau_jax.data import synthetic, vocabulary
+from bahdanau_jax.data import synthetic
 from bahdanau_jax.data.dataset import Examples
+from bahdanau_jax.data.tokenizer import Words
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.calibration import scale
 from bahdanau_jax.evaluation.predictor import Predictor
@@ -191,7 +192,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
 
 def with_ngrams_config():
     config = small_config()
-    config.marks = True
+    config.tokenizer.name = "marks"
     config.model.ngrams, config.model.ngram_rows = 2, 4096
     config.model.pooling = ("attention", "max", "mean")
     config.epochs = 1
@@ -366,7 +367,7 @@ def test_a_rule_of_words_that_changed_is_noticed_and_a_damaged_vocabulary_mended
 ):
     run = copy_without_result(finished[0], tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(vocabulary, "split_words", lambda line, **_: line.split())
+        patch.setattr(Words, "tokens", staticmethod(str.split))
         with pytest.raises(InputError, match="vocabulary is not what this run began with"):
             train.train_and_evaluate(small_config(), run)
     (run / "vocabulary.json").write_text("")
