@@ -37,6 +37,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from bahdanau_jax.data.file_formats import FORMATS, as_they_come, format_of, in_chunks, read_texts
+from bahdanau_jax.data.text_lines import text_lines
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.predictor import Prediction, Predictor, WordsRead, words_read
 from bahdanau_jax.runs import environment
@@ -177,15 +178,19 @@ def _read_chunks(
     name, form = asked.input, asked.format
     if name == "-":
         lines = opened.enter_context(open(sys.stdin.fileno(), "rb", closefd=False))
-        texts = read_texts(lines, name="stdin", form=form or "txt", column=asked.column)
+        texts = _read_texts(lines, "stdin", form or "txt", asked.column)
         return as_they_come(texts, CHUNK), None
     form = form or format_of(name)
     try:
         lines = opened.enter_context(open(name, "rb"))
     except OSError as error:
         raise InputError(f"--input={name} cannot be read: {error.strerror}") from error
-    texts = read_texts(lines, name=name, form=form, column=asked.column)
-    return in_chunks(texts, CHUNK), lines.tell
+    return in_chunks(_read_texts(lines, name, form, asked.column), CHUNK), lines.tell
+
+
+def _read_texts(stream: IO[bytes], name: str, form: str, column: str) -> Iterator[str]:
+    lines = chain.from_iterable(text_lines(stream)) if form == "txt" else stream
+    return read_texts(lines, name=name, form=form, column=column)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ MODULES = (
     "token_ids.py",
     "data/normalize.py",
     "data/subwords.py",
+    "data/text_lines.py",
     "data/tokenizer.py",
     "interop/standalone.py",
 )

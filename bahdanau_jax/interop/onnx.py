@@ -5,8 +5,9 @@ wherever there is padding. It returns `probabilities`, float32 [batch, classes],
 temperature, and the attention `weights`, float32 [batch, time].
 
 Its metadata holds what turns a text into ids: `words` (a JSON list; `words[i]` has the id 4 + i, any other word
-the id 2), `marks`, `max_length` (a longer text is cut to its last ids) and the `labels`. The rule that splits a
-text is that of `split_words`; the file's doc_string describes it.
+the id 2), `tokenizer` (its name), `max_length` (a longer text is cut to its last ids) and the `labels`.
+For "words" and "marks" the file's doc_string describes how a text is split. For the others, use the
+classes of `data/tokenizer.py`: what a subword tokenizer has learned stands in `tokenizer_options`.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from bahdanau_jax.runs.safe_files import write_bytes
 from bahdanau_jax.token_ids import FIRST_WORD, PAD, START, UNKNOWN
 
 _RULES = {
-    False: r"""lower-case; each of !"#$%&()*+,-./:;<=>?@[\]^_`{|}~, tab and newline becomes a space; """
+    "words": r"""lower-case; each of !"#$%&()*+,-./:;<=>?@[\]^_`{|}~, tab and newline becomes a space; """
     "split at spaces",
-    True: r"'<br />' becomes a space; the words are the matches of \w+(?:['’-]\w+)*|[^\w\s]; lower-case",
+    "marks": r"'<br />' becomes a space; the words are the matches of \w+(?:['’-]\w+)*|[^\w\s]; lower-case",
 }
 
 
@@ -45,9 +46,10 @@ def export_onnx(workdir: str | Path, file: str | Path) -> None:
     workdir = Path(workdir).expanduser()
     predictor = Predictor.load(workdir)
     model = to_onnx(nnx.merge(predictor.graphdef, predictor.state), predictor.temperature)
-    marks = predictor.vocabulary.marks
+    vocabulary = predictor.vocabulary
+    rule = _RULES.get(vocabulary.name, f"by the tokenizer {vocabulary.name!r} of bahdanau_jax")
     model.doc_string = (
-        f"A text becomes words: {_RULES[marks]}. Ids: {START}, then {FIRST_WORD} + the word's place in the "
+        f"A text becomes words: {rule}. Ids: {START}, then {FIRST_WORD} + the word's place in the "
         f"metadata's words, {UNKNOWN} for another word; the last max_length of them; {PAD} is padding."
     )
     about = {
@@ -55,9 +57,10 @@ def export_onnx(workdir: str | Path, file: str | Path) -> None:
         "step": predictor.step,
         "labels": predictor.label_names,
         "max_length": predictor.bucket_lengths[-1],
-        "marks": marks,
+        "tokenizer": vocabulary.name,
+        "tokenizer_options": vocabulary.options,
         "temperature": predictor.temperature,
-        "words": predictor.vocabulary.words,
+        "words": vocabulary.words,
     }
     for name, value in about.items():  # JSON in ASCII: a word may hold half a surrogate pair
         text = value if isinstance(value, str) else json.dumps(value)

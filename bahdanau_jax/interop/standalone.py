@@ -3,7 +3,8 @@
     python imdb.pyz "A dull first hour, then pure joy." "Wonderful."
     python imdb.pyz < reviews.txt
 
-Both print one JSON object for each text; stdin holds one text a line, in UTF-8. From Python:
+Both print one JSON object for each text; stdin holds one text a line, in UTF-8, and each line is answered
+as soon as it is there. From Python:
 
     sys.path.insert(0, "imdb.pyz")
     from bahdanau_jax.interop.standalone import Exported
@@ -12,19 +13,19 @@ Both print one JSON object for each text; stdin holds one text a line, in UTF-8.
 `export.py` copies this module into the file, with the few modules that `export.MODULES` lists.
 """
 
-import codecs
 import contextlib
 import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax import export
 
+from bahdanau_jax.data.text_lines import text_lines
 from bahdanau_jax.data.tokenizer import (
     BUILT_IN,
     Tokenizer,
@@ -36,7 +37,6 @@ from bahdanau_jax.data.tokenizer import (
 from bahdanau_jax.token_ids import PAD
 
 _ROWS = (256, 16, 1)  # batch sizes; the model is compiled for each of them and each length
-_READ_BYTES = 2**20
 
 
 class Exported:
@@ -94,29 +94,14 @@ class Exported:
         }
 
 
-def read_lines(stream: BinaryIO) -> Iterator[list[str]]:
-    """Yields the lines that have arrived so far, without waiting for more.
-
-    A process at the other end of a pipe may wait for an answer before it writes its next line. A byte order
-    mark is dropped, and bytes that are not UTF-8 become U+FFFD.
-    """
-    utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")
-    decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
-    rest = ""
-    while data := stream.read1(_READ_BYTES):  # pyright: ignore[reportAttributeAccessIssue]
-        *lines, rest = (rest + decoder.decode(data)).split("\n")
-        yield lines
-    rest += decoder.decode(b"", final=True)
-    if rest:
-        yield [rest.removesuffix("\n")]
-
-
 def main(file: str, arguments: Sequence[str]) -> None:
     """Prints predictions for the arguments, or for the lines of stdin if there are none."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return
-    chunks: Iterable[Sequence[str]] = [arguments] if arguments else read_lines(sys.stdin.buffer)
+    lines = text_lines(sys.stdin.buffer)
+    arrived = ([line.decode("utf-8", "replace") for line in block] for block in lines)
+    chunks: Iterable[Sequence[str]] = [arguments] if arguments else arrived
     with _an_older_jax_is_named(file):
         model = Exported(file)
         for texts in chunks:
