@@ -50,7 +50,7 @@ def config(tmp_path_factory):
     return config
 
 
-@pytest.fixture(scope="module", params=["words", "characters", "bpe", "unigram"])
+@pytest.fixture(scope="module", params=["characters", "bpe", "unigram"])
 def run(request, config, tmp_path_factory):
     if request.param in ("bpe", "unigram"):
         pytest.importorskip("tokenizers")
@@ -61,14 +61,10 @@ def run(request, config, tmp_path_factory):
 
 
 def test_it_learns_where_words_cannot(run):
-    config, folder, result = run
-    accuracy = result["splits"]["test"]["accuracy"]
-    if config.tokenizer.name == "words":
-        assert accuracy < 0.9
-    else:
-        assert accuracy > 0.95
-        [prediction] = Predictor.load(folder)(["浴室真的肮脏，早餐非常难吃"])
-        assert prediction.label == "差评" and prediction.known.all()
+    _, folder, result = run
+    assert result["splits"]["test"]["accuracy"] > 0.95
+    [prediction] = Predictor.load(folder)(["浴室真的肮脏，早餐非常难吃"])
+    assert prediction.label == "差评" and prediction.known.all()
 
 
 def test_a_resumed_run_keeps_what_it_learned(run, tmp_path, monkeypatch):
@@ -155,5 +151,4 @@ def test_the_baseline_follows(run, tmp_path):
     arguments += ["--config.data.test_size=40", "--config.data.validation_size=40"]
     assert baseline.main(["baseline", *arguments, f"--workdir={tmp_path / 'run'}"]) == 0
     result = json.loads((tmp_path / "run/result.json").read_text())
-    accuracy = result["splits"]["test"]["accuracy"]
-    assert name == "words" or accuracy > 0.95
+    assert result["splits"]["test"]["accuracy"] > 0.95
