@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from bahdanau_jax.data.normalize import normalize, origins
+from bahdanau_jax.errors import InputError, one_line
 
 START_OF_WORD = "▁"
 _LONGEST_RUN = 64  # bounds the time that one run takes; the longest English words have half of it
@@ -126,11 +127,15 @@ class Unigram(_Subwords):
 
     @staticmethod
     def learn(texts: Iterable[str], size: int) -> dict[str, Any]:
-        """Learns at most `size` subwords. Scores of rare ones differ a little from one time to the next."""
+        """Learns at most `size` subwords. Scores of rare ones differ a little from one time to the next.
+
+        Raises:
+          InputError: the texts have more characters than `size`.
+        """
         from tokenizers import models, trainers
 
         trainer = trainers.UnigramTrainer(
-            vocab_size=size,
+            vocab_size=size + 1,  # with <unk>
             max_piece_length=_LONGEST_PIECE,
             unk_token="<unk>",
             special_tokens=["<unk>"],
@@ -145,7 +150,16 @@ def _learn(texts: Iterable[str], model: Any, trainer: Any) -> dict[str, Any]:
 
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.train_from_iterator(map(joined_runs, texts), trainer)
+    # A str may hold half a surrogate pair, which UTF-8 does not.
+    runs = (joined_runs(text).encode("utf-8", "replace").decode() for text in texts)
+    try:
+        tokenizer.train_from_iterator(runs, trainer)
+    except InputError:
+        raise
+    except Exception as error:  # all that the package raises
+        raise InputError(
+            f"subwords cannot be learned ({one_line(error)}); expected a larger config.vocab_size"
+        ) from error
     return json.loads(tokenizer.to_str())["model"]
 
 

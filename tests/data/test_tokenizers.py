@@ -147,6 +147,19 @@ def test_subwords_are_those_of_hugging_face(learned, name, texts):
     assert max(map(len, learned[name].words)) > 3  # it has learned something
 
 
+def test_few_ids_and_half_a_surrogate_pair():
+    pytest.importorskip("tokenizers")
+    with pytest.raises(
+        InputError, match="not large enough .*; expected a larger config.vocab_size"
+    ):
+        Vocabulary.build(["abcdefgh"], size=8, tokenizer="unigram")
+    for name in ("bpe", "unigram"):
+        vocabulary = Vocabulary.build(["\ud800 good good"] * 3, size=20, tokenizer=name)
+        assert vocabulary.tokenizer.tokens("\ud800")[-1] == "\ud800"
+    with pytest.raises(InputError, match=r"texts\[1\] is None \(NoneType\)"):
+        Vocabulary.build(["a", None], size=20, tokenizer="bpe")
+
+
 def test_an_unseen_character_is_a_token_of_its_own(learned):
     for vocabulary in learned.values():
         assert vocabulary.tokenizer.tokens("🦜")[-1] == "🦜"

@@ -117,6 +117,16 @@ def test_the_message_says_what_was_expected(field, value, expected):
     assert refusal(changed(field, value)) == expected
 
 
+def test_marks_of_version_0_2_name_a_tokenizer():
+    for marks, name in ((True, "marks"), (False, "words")):
+        for found in ({"marks": marks}, {"marks": marks, "task": "word_vectors"}):
+            upgraded = upgrade(found)
+            assert (
+                upgraded["tokenizer"] == {"name": name, "options": {}} and "marks" not in upgraded
+            )
+            parse_config(upgraded)
+
+
 def test_an_unknown_field_gets_the_nearest_name():
     message = refusal(changed("model.droput", 0.1))
     assert message == "config.model.droput is not a field; did you mean config.model.dropout?"
