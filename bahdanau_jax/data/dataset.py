@@ -63,6 +63,8 @@ class Dataset:
       test_description: what the test split is, for tables ("IMDB test split").
       read_unlabelled: reads texts without labels, which belong to none of the splits. By default there are
         none.
+      notes: how the texts were read and what was changed or left out, a line each.
+      known_test: the test split where loading has read it, for checks before training, or None.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Dataset:
     read_test: Callable[[], Examples]
     test_description: str
     read_unlabelled: Callable[[], list[str]] = list
+    notes: tuple[str, ...] = ()
+    known_test: Examples | None = None
 
 
 def unlabelled_texts(dataset: Dataset, field: str) -> list[str]:
@@ -122,8 +126,7 @@ def split_by_hash(examples: Examples, size: int, field: str) -> tuple[Examples, 
     Raises:
       InputError: the size is negative or leaves nothing.
     """
-    hashes = np.fromiter(map(hash_of, examples.texts), np.uint64, len(examples))
-    chosen = choose_by_hash(hashes, size or tenth(len(examples)), field)
+    chosen = choose_by_hash(hashes_of(examples.texts), size or tenth(len(examples)), field)
     return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
 
 
@@ -141,6 +144,12 @@ def hash_of(text: str) -> int:
     """
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return int.from_bytes(digest[:8], "big")
+
+
+def hashes_of(texts: Sequence[str]) -> np.ndarray:
+    """Returns uint64 [n], the hash of each text; of texts that keep theirs without reading them."""
+    kept = getattr(texts, "hashes", None)
+    return kept if kept is not None else np.fromiter(map(hash_of, texts), np.uint64, len(texts))
 
 
 def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
@@ -176,3 +185,64 @@ def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
         if not left:
             break
     return chosen
+
+
+def choose_by_class(
+    hashes: np.ndarray,
+    labels: np.ndarray,
+    size: int,
+    groups: np.ndarray | None = None,
+) -> np.ndarray:
+    """Chooses about `size` texts with the smallest hashes, each class by its share.
+
+    The choice depends on the texts alone, not on their order. Copies of a text stay together, and each class
+    keeps a text that is not chosen. Groups are chosen whole, until there are `size` texts.
+
+    Args:
+      hashes: uint64 [n], one per text.
+      labels: int [n], the classes.
+      size: number of texts to choose.
+      groups: uint64 [n], one per group. None: no groups.
+
+    Returns:
+      bool [n], True for the chosen texts.
+
+    Example:
+      >>> choose_by_class(np.array([7, 3, 9, 1], np.uint64), np.array([0, 0, 1, 1]), 2)
+      array([False,  True, False,  True])
+    """
+    keys = hashes if groups is None else _joined(hashes, groups)
+    counts = np.bincount(labels, minlength=1)
+    most = np.maximum(counts - 1, 0)
+    if groups is None:
+        shares = size * counts / max(counts.sum(), 1)
+        quota = np.floor(shares).astype(int)
+        quota[np.argsort(quota - shares, kind="stable")[: size - quota.sum()]] += 1
+        most = np.minimum(most, quota)
+    order = np.argsort(keys, kind="stable")
+    ends = np.flatnonzero(np.r_[keys[order][1:] != keys[order][:-1], True]) + 1
+    chosen, total, start = np.zeros(len(keys), bool), 0, 0
+    for end in ends:
+        rows, start = order[start:end], end
+        needed = np.bincount(labels[rows], minlength=len(most))
+        if (needed <= most).all():
+            chosen[rows] = True
+            most, total = most - needed, total + len(rows)
+        if total >= size or not most.any():
+            break
+    return chosen
+
+
+def _joined(hashes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The smallest hash of a group in each set of rows that groups and copies connect."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    _, texts = np.unique(hashes, return_inverse=True)
+    _, names = np.unique(groups, return_inverse=True)
+    n = len(names)
+    edges = coo_array((np.ones(n, bool), (texts, names + n)), shape=(2 * n, 2 * n))
+    _, component = connected_components(edges, directed=False)
+    smallest = np.full(2 * n, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(smallest, component[texts], groups)
+    return smallest[component[texts]]

@@ -1,23 +1,35 @@
-"""Loads labelled texts of your own: CSV, TSV, JSON lines, or a folder for each class.
+"""Loads labelled texts of your own: CSV, JSON, Parquet and others, or a folder for each class.
 
-A file is read through once, which finds its faults. Only the place, label and hash of each text stay in memory
-(28 bytes); a text is read again when it is asked for.
+A file is read through once, which finds its faults and copies the texts to a memory-mapped Arrow file. Only
+the place, label and hash of each text stay in memory (28 bytes).
 """
 
 from __future__ import annotations
 
-import array
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from bahdanau_jax.data.dataset import Dataset, Examples, choose_by_hash, hash_of, tenth
-from bahdanau_jax.data.lazy_texts import FileTexts, FolderTexts, Names
-from bahdanau_jax.errors import InputError
+from bahdanau_jax.data.dataset import (
+    Dataset,
+    Examples,
+    check_size,
+    choose_by_class,
+    hashes_of,
+    tenth,
+)
+from bahdanau_jax.data.objects import from_objects
+from bahdanau_jax.data.parts import Part
+from bahdanau_jax.data.sniff import Layout, guess_encoding, sniff
+from bahdanau_jax.data.tables import Columns, Record, from_table
+from bahdanau_jax.errors import DataNotFound, InputError
 
-MOST_CLASSES = 1_000  # a column with more values does not hold labels
-_SHOWN = 8  # names in a message
+_UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+_PARTS = {"train": 0, "test": 1, "validation": 2, "valid": 2, "val": 2, "dev": 2}
+_ROW = {"csv": "line", "fasttext": "line", "jsonl": "line"}
 
 
 def load_files(
@@ -27,28 +39,41 @@ def load_files(
     test_path: str = "",
     text: str = "text",
     label: str = "label",
+    group: str = "",
+    id: str = "",
     validation_size: int = 0,
     test_size: int = 0,
+    format: str = "",
+    header: str = "",
+    delimiter: str = "",
+    quoting: str = "",
+    encoding: str = "",
+    bad_bytes: str = "replace",
 ) -> Dataset:
     """Loads labelled texts from files or folders.
 
     If there is no test or validation path, texts are taken out of the training texts by their hashes: first
-    test, then validation. The choice does not depend on their order, and copies of a text stay together.
+    test, then validation, each class by its share. The choice does not depend on their order, copies of a
+    text stay together, and so do texts of one group. Each class keeps a training text.
 
     The classes are the labels of the training texts, sorted as numbers if all are integers, otherwise as
-    texts.
+    texts. Texts without a label can be read as unlabelled ones. `Dataset.notes` says how a file was read and
+    counts what was changed or left out.
 
     Args:
-      path: a .csv, .tsv or .jsonl file in UTF-8, or a folder with a folder for each class, which holds a file
-        for each text.
+      path: a file or a folder, as docs/data.md describes them. A folder with a folder `train` holds all
+        parts.
       validation_path, test_path: the same, for the other splits. "": take them out of the training texts.
-      text, label: columns or fields. A label is a text or an integer.
+      text, label, group, id: columns or fields by name, or by number from 1. `text` may be several, separated
+        by commas.
       validation_size, test_size: number of texts to take out. 0: a tenth of the training texts.
+      format, header, delimiter, quoting, encoding: how a file is written. "": the file decides.
+      bad_bytes: "replace" reads bytes that are not text as U+FFFD, "refuse" makes them an error.
 
     Raises:
       DataNotFound: a file does not exist.
-      InputError: a column is missing, a quote is not closed, a text or a label is empty, the encoding is not
-        UTF-8, or a label does not occur in the training texts. Names the line.
+      InputError: a column is missing, a quote is not closed, a text or a label is something else, or a label
+        does not occur in the training texts. Names the line.
 
     Example::
 
@@ -56,100 +81,143 @@ def load_files(
     """
     if not path:
         raise InputError("config.data.path is empty; expected a file or a folder of texts")
+    path, test_path, validation_path = _parts_of_folder(path, test_path, validation_path)
     paths = [Path(p).expanduser() for p in (path, validation_path, test_path) if p]
     # An id names file and line. The file's name alone is enough if no two files share it.
     plain = len({p.name for p in paths}) == len(paths)
+    columns = Columns(text, label, group, id)
+    layout = Layout(format, header, delimiter, quoting, encoding)
 
-    def read(given: str, classes: Sequence[str]) -> _Part:
+    def read(given: str, classes: Sequence[str]) -> Part:
         file = Path(given).expanduser()
-        texts = FolderTexts(file) if file.is_dir() else FileTexts(file, text, label)
-        return _Part(texts, file.name if plain else given, classes)
+        name = file.name if plain else given
+        if file.is_dir():
+            part = Part(name, "", label, classes, refuse=bad_bytes == "refuse")
+            records = _from_folder(file, encoding, part)
+        else:
+            known = sniff(file, layout)
+            row = _ROW.get(known.format, "row")
+            part = Part(name, row, label, classes, refuse=bad_bytes == "refuse")
+            records = _from_file(file, columns, known, part)
+        part.read(records)
+        return part
 
-    part = read(path, ())
-    names = part.classes
-    if not 2 <= len(names) <= MOST_CLASSES:
-        raise InputError(
-            f"{path}: {label!r} has {len(names):,} values ({_list(names)}); expected 2 to {MOST_CLASSES:,}"
-        )
-    whole, left = part.examples, np.arange(len(part.hashes))
-
-    def take_out(size: int, field: str) -> Examples:
-        nonlocal left
-        chosen = choose_by_hash(part.hashes[left], size or tenth(len(whole)), field)
-        held_out, left = left[chosen], left[~chosen]
-        return whole.take(held_out)
-
+    train = read(path, ())
     # All files are read now, so their faults are found before training.
-    if test_path:
-        test = read(test_path, names).examples
-        description = f"{len(test):,} texts of {Path(test_path).name}"
-    else:
-        test = take_out(test_size, "test_size")
-        description = f"{len(test):,} texts cut out of {Path(path).name}"
-    if validation_path:
-        validation = read(validation_path, names).examples
-    else:
-        validation = take_out(validation_size, "validation_size")
-    return Dataset(
-        name=Path(path).stem or path,
-        label_names=names,
-        train=whole.take(left),
-        validation=validation,
-        read_test=lambda: test,
-        test_description=description,
+    others = [
+        read(given, train.classes) if given else None for given in (test_path, validation_path)
+    ]
+    return assemble(
+        Path(path).stem or path,
+        train,
+        *others,
+        test_size=test_size,
+        validation_size=validation_size,
+        test_title=f"texts of {Path(test_path).name}" if test_path else "",
     )
 
 
-class _Part:
-    """The texts of a file or folder, read through and checked.
+def assemble(
+    name: str,
+    train: Part,
+    test: Part | None,
+    validation: Part | None,
+    *,
+    test_size: int,
+    validation_size: int,
+    test_title: str = "",
+) -> Dataset:
+    """Makes a data set of its parts; takes a missing part out of the training texts."""
+    whole, left, notes = train.examples, np.arange(len(train.examples)), list(train.notes)
 
-    Args:
-      texts: the texts.
-      name: of the file or folder, for ids.
-      classes: the labels that may occur; none: any.
+    def take_out(size: int, field: str) -> Examples:
+        nonlocal left
+        if size:
+            check_size(field, size, len(left))
+        groups = None if train.groups is None else train.groups[left]
+        hashes, labels = hashes_of(whole.texts)[left], whole.labels[left]
+        chosen = choose_by_class(hashes, labels, size or tenth(len(whole)), groups)
+        held_out, left = left[chosen], left[~chosen]
+        return whole.take(held_out)
 
-    Attributes:
-      examples: the texts, which are read when they are asked for.
-      hashes: uint64 [n], hashes of the texts.
-      classes: those given, or else those found.
-    """
+    def part(found: Part | None, size: int, field: str) -> Examples:
+        if found is None:
+            return take_out(size, field)
+        notes.extend(found.notes)
+        return found.examples
 
-    def __init__(self, texts: FileTexts | FolderTexts, name: str, classes: Sequence[str]):
-        labels, hashes = array.array("i"), array.array("Q")
-        known = {label: i for i, label in enumerate(classes)}
-        for where, text, label in texts.read_through():
-            if not text.strip():
-                raise InputError(f"{where} has an empty text; expected at least a word")
-            if not label.strip():
-                raise InputError(f"{where} has an empty label; expected a text or an integer")
-            if classes and label not in known:
-                raise InputError(
-                    f"{where} has the label {label[:40]!r}, which the training texts do not have; "
-                    f"expected one of {_list(classes)}"
-                )
-            labels.append(known.setdefault(label, len(known)))
-            hashes.append(hash_of(text))
+    tested = part(test, test_size, "config.data.test_size")
+    validated = part(validation, validation_size, "config.data.validation_size")
+    unlabelled = [x.unlabelled for x in (train, test, validation) if x is not None]
+    cut = [field for field, found in (("test", test), ("validation", validation)) if found is None]
+    if cut:
+        kept = "copies" if train.groups is None else "copies and groups"
+        notes.append(
+            f"{' and '.join(cut)} are cut out of train by class and hash; {kept} stay on one side"
+        )
+    return Dataset(
+        name=name,
+        label_names=train.classes,
+        train=whole.take(left),
+        validation=validated,
+        read_test=lambda: tested,
+        test_description=f"{len(tested):,} {test_title or f'texts cut out of {train.name}'}",
+        read_unlabelled=lambda: [text for texts in unlabelled for text in texts],
+        notes=tuple(notes),
+        known_test=tested,
+    )
+
+
+def _from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[Record]:
+    """The records of a file."""
+    make = from_table if layout.format in ("csv", "fasttext") else from_objects
+    try:
+        described, records = make(path, columns, layout)
+        part.note(f"reading {path.name} as {layout}; {described}")
+        if layout.stray:
+            part.note(f"{layout.stray:,} carriage returns inside its lines are read as blanks")
+        yield from records
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:
+    """The files of a folder that has a folder for each label, as records."""
+    try:
+        labels = _folders(path)
         if not labels:
-            raise InputError(f"{name} holds no texts")
-        self.hashes = np.array(hashes, np.uint64)
-        self.classes = tuple(classes) or _sort_labels(known)
-        numbers = np.empty(len(known), np.int32)
-        numbers[[known[label] for label in self.classes]] = np.arange(len(known))
-        found = np.array(labels, np.int32)
-        self.examples = Examples(texts, numbers[found], Names(name, texts.places))
+            raise InputError(f"{path} has no folders; expected one for each class")
+        part.note(f"reading {path.name} as a folder of classes: {', '.join(labels[:12])}")
+        for label in labels:
+            files = sorted(x.name for x in os.scandir(path / label) if x.is_file())
+            for name in files:
+                if name.startswith("."):
+                    continue
+                content = (path / label / name).read_bytes()
+                place = f"{label}/{name}"
+                found = encoding or guess_encoding([content], f"{path.name}/{place}")
+                if found == "windows-1252":
+                    part.count("texts are not UTF-8 and read as windows-1252", place)
+                text = content.decode(found, "surrogateescape")
+                yield place, [text], None if label in _UNLABELLED else label, None, None
+    except OSError as error:
+        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"{error.filename} cannot be read: {error.strerror or error}") from error
 
 
-def _sort_labels(labels: Collection[str]) -> tuple[str, ...]:
-    """Sorts labels as numbers if all are integers, otherwise as texts.
-
-    Example:
-      >>> _sort_labels(["10", "-1", "9"]), _sort_labels(["10", "9", "a"])
-      (('-1', '9', '10'), ('10', '9', 'a'))
-    """
-    numbers = all(label.removeprefix("-").isdecimal() for label in labels)
-    return tuple(sorted(labels, key=int if numbers else str))
+def _folders(path: Path) -> list[str]:
+    return sorted(x.name for x in os.scandir(path) if x.is_dir() and not x.name.startswith("."))
 
 
-def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:20] for name in names[:_SHOWN])
-    return shown + (", ..." if len(names) > _SHOWN else "")
+def _parts_of_folder(path: str, test_path: str, validation_path: str) -> list[str]:
+    """Paths of train, test and validation; a folder such as aclImdb has a folder for each."""
+    found, folder = [path, test_path, validation_path], Path(path).expanduser()
+    if not folder.is_dir():
+        return found
+    names = _folders(folder)
+    if "train" not in names or not set(names) <= set(_PARTS):
+        return found
+    found[0] = ""
+    for name in names:
+        found[_PARTS[name]] = found[_PARTS[name]] or str(folder / name)
+    return found

@@ -1,9 +1,11 @@
 """Loads the data set that a config names."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bahdanau_jax.data.dataset import Dataset
+from bahdanau_jax.data.look import check_trainable, warnings_of
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.import_path import accepted, load_object
 
@@ -17,8 +19,14 @@ SOURCES = {
 _FIELD = "config.data.source"
 
 
-def load_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
-    """Calls the loader that `fields["source"]` names.
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def load_dataset(
+    fields: Mapping[str, Any], *, seed: int, say: Callable[[str], object] = _to_stderr
+) -> Dataset:
+    """Calls the loader that `fields["source"]` names. Says how texts were read, and warnings about them.
 
     A loader is a function that takes keyword arguments and returns a `Dataset`. It gets `seed` and those
     fields that its parameters name, and all of `fields["options"]`.
@@ -26,9 +34,10 @@ def load_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
     Args:
       fields: the config's `data` section. `source` is a key of `SOURCES` or "package.module:function".
       seed: the run's seed.
+      say: takes the lines.
 
     Raises:
-      InputError: as `find_source`, or the loader returns something else.
+      InputError: as `find_source`, the loader returns something else, or the texts suffice for no training.
       DataNotFound: the data is neither here nor can it be downloaded.
 
     Example:
@@ -36,6 +45,15 @@ def load_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
       >>> len(load_dataset(fields, seed=0).train)
       9
     """
+    dataset = read_dataset(fields, seed=seed)
+    for line in (*dataset.notes, *warnings_of(dataset)):
+        say(line)
+    check_trainable(dataset)
+    return dataset
+
+
+def read_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
+    """As `load_dataset`, for a look at texts that may not suffice for training."""
     load, arguments = _resolve(fields, seed)
     dataset = load(**arguments)
     if not isinstance(dataset, Dataset):

@@ -131,6 +131,10 @@ class Session:
         self.checkpoints = self._opened.enter_context(checkpoints)
         return checkpoints
 
+    def say(self, line: str) -> None:
+        """Prints a line, however long."""
+        self.console.print(line, soft_wrap=True)
+
     def open_writer(self, writer: MetricWriter) -> None:
         """Takes the writer of metrics, which ends with the session."""
         self.writer = self._opened.enter_context(writer)

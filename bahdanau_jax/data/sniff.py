@@ -1,0 +1,275 @@
+"""Guesses how a file of texts is written: its format, encoding, delimiter, quoting and header."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+
+from bahdanau_jax.errors import DataNotFound, InputError
+
+FORMATS = ("csv", "tsv", "jsonl", "json", "fasttext", "parquet", "arrow")
+# Bytes that are no valid text are decoded to these, so that a message can name the row. JSON may hold
+# halves of surrogate pairs as well.
+NOT_TEXT = re.compile("[\ud800-\udfff]")
+COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
+_SAMPLE = 2**20  # bytes that format, delimiter and header are guessed from
+_BLOCK = 2**20
+_DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+_QUOTED = '"[^"]*(?:""[^"]*)*"'
+_BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_ENDINGS = {"tab": "tsv", "ndjson": "jsonl", "feather": "arrow"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a file is written. "" where the file decides, as `config.data` documents."""
+
+    format: str = ""
+    header: str = ""
+    delimiter: str = ""
+    quoting: str = ""
+    encoding: str = ""
+    newline: str = ""  # "\n" where lines end with it, and "\r" alone ends none
+    stray: int = 0  # carriage returns inside unquoted lines
+
+    def __str__(self) -> str:
+        """As in "tab-separated, no quoting, UTF-8"."""
+        if self.format in ("parquet", "arrow"):
+            return self.format.capitalize()
+        encoding = codecs.lookup(self.encoding.removesuffix("-sig")).name.upper()
+        if self.format != "csv":
+            return f"{self.format}, {encoding}"
+        name = _DELIMITERS.get(self.delimiter, repr(self.delimiter))
+        quoting = "quoting" if self.quoting == "yes" else "no quoting"
+        return f"{name}-separated, {quoting}, {encoding}"
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Opens a file, decompressed if its name ends with .gz, .zst, .bz2 or .lz4.
+
+    Raises:
+      DataNotFound: it does not exist.
+      InputError: it is not a regular file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is a pipe or a device; expected a file, which is read twice")
+        if path.suffix.lower() in COMPRESSED:
+            return pa.input_stream(str(path), compression="detect")  # type: ignore
+        return open(path, "rb")
+    except OSError as error:
+        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
+        raise kind(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def open_lines(path: Path, layout: Layout) -> IO[str]:
+    """Opens a text file. Invalid bytes become `NOT_TEXT`."""
+    return io.TextIOWrapper(
+        open_bytes(path), layout.encoding, errors="surrogateescape", newline=layout.newline
+    )
+
+
+def sniff(path: Path, given: Layout) -> Layout:
+    """Fills in what `given` leaves open, except `header`.
+
+    The first megabyte decides on format and delimiter, the whole file on encoding and quoting.
+
+    Raises:
+      InputError: the file cannot be read, or its format or encoding cannot be guessed.
+    """
+    with open_bytes(path) as file:
+        start = file.read(_SAMPLE)
+    form, delimiter = given.format or _format_of(path, start), given.delimiter
+    if form in ("parquet", "arrow"):
+        return dataclasses.replace(given, format=form)
+    encoding = given.encoding
+    if not encoding:
+        with open_bytes(path) as file:
+            encoding = guess_encoding(iter(lambda: file.read(_BLOCK), b""), str(path))
+    try:
+        sample = start.decode(encoding, "replace").removeprefix("\ufeff")
+    except LookupError as error:
+        raise InputError(
+            f"config.data.encoding is {encoding!r}; expected one of Python's"
+        ) from error
+    newline = "\n" if "\n" in sample else ""
+    layout = dataclasses.replace(given, encoding=encoding, newline=newline)
+    lines = sample.splitlines()
+    if form == "tsv":
+        form, delimiter = "csv", delimiter or "\t"
+    if form in ("", "json", "jsonl") and not given.format:
+        form = _format_of_text(sample, lines) or form
+    if not form:
+        form = "fasttext" if not delimiter and _labels_first(lines) else "csv"
+    if form != "csv":
+        return dataclasses.replace(layout, format=form)
+    delimiter = delimiter or guess_delimiter(lines[:200])
+    layout = dataclasses.replace(layout, format="csv", delimiter=delimiter)
+    with open_lines(path, layout) as text:
+        quoting, stray = guess_quoting(text, delimiter)
+    quoting = given.quoting or ("yes" if quoting else "no")
+    return dataclasses.replace(layout, quoting=quoting, stray=0 if quoting == "yes" else stray)
+
+
+def _format_of(path: Path, start: bytes) -> str:
+    """The format that the file's name or first bytes show, or ""."""
+    name = path.name.lower()
+    for ending in COMPRESSED:
+        name = name.removesuffix(ending)
+    ending = Path(name).suffix.removeprefix(".")
+    ending = _ENDINGS.get(ending, ending)
+    if ending in FORMATS:
+        return ending
+    magic = {b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "arrow"}
+    return next((form for bytes_, form in magic.items() if start.startswith(bytes_)), "")
+
+
+def _format_of_text(sample: str, lines: Sequence[str]) -> str:
+    """ "json" for a list or one object, "jsonl" for an object per line, "fasttext" for labels first, or ""."""
+    begin = sample.lstrip()[:1]
+    if begin == "[":
+        return "json"
+    if begin == "{":
+        try:
+            json.loads(next(line for line in lines if line.strip()))
+        except ValueError:
+            return "json"
+        return "jsonl"
+    return "fasttext" if sample.lstrip().startswith("__label__") else ""
+
+
+def _labels_first(lines: Sequence[str]) -> bool:
+    """Whether lines look like "DESC:def What is an atom?": few first words, no delimiter."""
+    words = [line.split(None, 1)[0] for line in lines[:-1] or lines if line.strip()]
+    separated = any(
+        len({line.count(d) for line in lines[:200]}) == 1 and d in lines[0] for d in _DELIMITERS
+    )
+    return len(words) > 3 and 2 <= len(set(words)) <= len(words) / 3 and not separated
+
+
+def guess_encoding(blocks: Iterable[bytes], name: str) -> str:
+    """UTF-8, UTF-16, or windows-1252 if most bytes beyond ASCII are no UTF-8.
+
+    Raises:
+      InputError: neither is likely.
+
+    Example:
+      >>> guess_encoding([b"caf", "é in Québec".encode("latin-1")], "a"), guess_encoding([b"a"], "a")
+      ('windows-1252', 'utf-8')
+    """
+    blocks = iter(blocks)
+    first = next(blocks, b"")
+    for mark, encoding in _BOMS.items():
+        if first.startswith(mark):
+            return encoding
+    if first.count(0) > len(first) / 4:  # ASCII in UTF-16 has a zero in each pair of bytes
+        return "utf-16-le" if first[1::2].count(0) > first[::2].count(0) else "utf-16-be"
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    total = bad = good = 0
+    for block in chain([first], blocks):
+        total += len(block)
+        text = decoder.decode(block)
+        if text.isascii():
+            continue
+        beyond = len(text) - len(text.encode("ascii", "ignore"))
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            wrong = len(NOT_TEXT.findall(text))
+            bad, beyond = bad + wrong, beyond - wrong
+        good += beyond
+    if bad <= good:
+        return "utf-8"
+    if bad > total / 5:
+        raise InputError(
+            f"{name}: {bad:,} of {total:,} bytes are not UTF-8; expected config.data.encoding, such as "
+            "'gb18030', 'shift_jis' or 'windows-1251'"
+        )
+    return "windows-1252"
+
+
+def guess_delimiter(lines: Sequence[str]) -> str:
+    """The delimiter of which most lines have the same number.
+
+    Example:
+      >>> guess_delimiter(["text;label", "fine, really, fine;1"])
+      ';'
+    """
+
+    def score(delimiter: str) -> float:
+        rows = csv.reader(lines, delimiter=delimiter)
+        try:
+            counts = [len(row) for row in rows if row]
+        except csv.Error:
+            counts = [1 + line.count(delimiter) for line in lines]
+        usual = max(set(counts), key=counts.count, default=1)
+        return counts.count(usual) / len(counts) if usual > 1 else 0
+
+    csv.field_size_limit(2 * _SAMPLE)
+    return max(_DELIMITERS, key=score)
+
+
+def guess_quoting(lines: Iterable[str], delimiter: str) -> tuple[bool, int]:
+    r"""Whether quotes enclose fields, and the number of carriage returns inside lines.
+
+    Quotes are characters like others if all lines have the same number of delimiters although one of them has
+    a quote that opens and does not close. So they are in most .tsv files, where they enclose fields only if
+    some field needs it.
+
+    Example:
+      >>> guess_quoting(['a\t"Be noble" - none of it\n'], "\t"), guess_quoting(['a,"b"\n'], ",")
+      ((False, 0), (True, 0))
+    """
+    d = re.escape(delimiter)
+    field = f'(?:{_QUOTED}|[^"{d}][^{d}]*|)'
+    closed = re.compile(f"{field}(?:{d}{field})*")
+    expected, even, quotes, broken, needed, stray = -1, True, False, False, False, 0
+    for line in lines:
+        line = line.rstrip("\r\n")
+        if not line:
+            continue
+        count = line.count(delimiter)
+        expected = count if expected < 0 else expected
+        even = even and count == expected
+        stray += line.count("\r")
+        if '"' not in line:
+            continue
+        quotes = True
+        if even and not broken:
+            broken = not closed.fullmatch(line)
+            if delimiter == "\t" and not broken and not needed:
+                needed = any(
+                    x.startswith('"') and (x[-1:] != '"' or '""' in x[1:-1])
+                    for x in line.split("\t")
+                )
+    enclose = quotes and (not even or (not broken and (delimiter != "\t" or needed)))
+    return enclose and len(delimiter) == 1, stray
+
+
+def guess_header(first: Sequence[str], rows: Sequence[Sequence[str]], label: int) -> bool:
+    """Whether the first row holds names: no number, no long text, no label of later rows.
+
+    Example:
+      >>> guess_header(["review", "stars"], [["fine", "5"], ["dull", "1"]], label=1)
+      True
+      >>> guess_header(["5", "fine"], [["1", "dull"], ["5", "good"]], label=0)
+      False
+    """
+    names = all(len(name.split()) <= 2 and len(name) <= 40 for name in first)
+    numbers = any(re.fullmatch(r"[-\d.]+", name) for name in first)
+    return names and not numbers and first[label] not in {row[label] for row in rows}
+
+
+def whole_lines(file: Iterator[str], most: int = 200) -> list[str]:
+    """The first lines, for guesses."""
+    return [line for line, _ in zip(file, range(most), strict=False)]

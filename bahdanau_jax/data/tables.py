@@ -1,0 +1,218 @@
+"""Reads records of CSV and its kin, and of lines that begin with a label; finds the columns."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bahdanau_jax.data.sniff import Layout, guess_header, open_lines
+from bahdanau_jax.errors import InputError
+
+# Characters of a CSV field. A quote without its pair would otherwise take the rest of the file.
+_LONGEST = 2**26
+
+# Line, row or file name; the texts to join; label, group and id.
+Record = tuple[int | str, list[Any], Any, Any, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """Names or numbers (from 1) of columns; a text may be several, separated by commas. "": none."""
+
+    text: str = "text"
+    label: str = "label"
+    group: str = ""
+    id: str = ""
+
+
+def from_table(path: Path, columns: Columns, layout: Layout) -> tuple[str, Iterator[Record]]:
+    """Records of CSV and its kin, and of lines that begin with a label."""
+
+    def rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        if layout.format == "csv":
+            quoting = layout.quoting == "yes"
+            return csv_rows(lines, str(path), layout.delimiter, quoting=quoting)
+        return _label_and_text(lines, str(path))
+
+    with open_lines(path, layout) as file:
+        sample = [row for _, row in zip(range(200), _until_fault(rows(file)), strict=False)]
+    if layout.format == "fasttext":
+        header, names = False, ["label", "text"]
+    else:
+        if not sample:
+            raise InputError(f"{path} is empty; expected a header with the column {columns.text!r}")
+        header = layout.header == "yes"
+        if not layout.header:
+            header = _has_header(sample, columns)
+        names = [name.strip() for name in sample[0]]
+        if not header:
+            names = [str(i + 1) for i in range(len(names))]
+    columns = two_columns(columns, names, sample[header:])
+    text, *others = positions(columns, names, path, header)
+    label, group, key = (found[0] if found else None for found in others)
+
+    def records() -> Iterator[Record]:
+        with open_lines(path, layout) as file:
+            found = rows(file)
+            if header:
+                next(found)
+            for line, row in found:
+                yield (
+                    line,
+                    [row[i] for i in text],
+                    row[label],  # type: ignore
+                    None if group is None else row[group],
+                    None if key is None else row[key],
+                )
+
+    shown = "" if layout.format == "fasttext" else "header, " if header else "no header, "
+    return f"{shown}text: {columns.text}, label: {columns.label}", records()
+
+
+def _until_fault(rows: Iterator[Any]) -> Iterator[Any]:
+    """Values until a fault, which is reported when all is read."""
+    try:
+        for _, row in rows:
+            yield row
+    except InputError:
+        return
+
+
+def _has_header(rows: Sequence[Sequence[str]], columns: Columns) -> bool:
+    first = [name.strip() for name in rows[0]]
+    asked = {
+        name
+        for list_ in dataclasses.astuple(columns)
+        for name in asked_names(list_, first)
+        if list_
+    }
+    if any(name in first and not name.isdecimal() for name in asked):
+        return True
+    number = columns.label
+    label = int(number) - 1 if number.isdecimal() and 1 <= int(number) <= len(first) else None
+    if label is None and len(first) == 2:
+        label = _fewer_values(rows[1:])
+    return label is None or guess_header(first, rows[1:], label)
+
+
+def _fewer_values(rows: Sequence[Sequence[str]]) -> int:
+    """Of two columns the one with fewer different values, which holds the labels."""
+    return int(len({row[1] for row in rows}) <= len({row[0] for row in rows}))
+
+
+def two_columns(columns: Columns, names: list[str], rows: Sequence[Sequence[str]]) -> Columns:
+    """Text and label of a file of two columns where they have other names than the default."""
+    missing = [
+        role for role in ("text", "label") if getattr(columns, role) == role and role not in names
+    ]
+    if len(names) != 2 or not missing:
+        return columns
+    label = _fewer_values(rows)
+    if "text" not in missing and columns.text in names:
+        label = 1 - names.index(columns.text)
+    elif "label" not in missing and columns.label in names:
+        label = names.index(columns.label)
+    guessed = {"text": names[1 - label], "label": names[label]}
+    return dataclasses.replace(columns, **{role: guessed[role] for role in missing})
+
+
+def asked_names(asked: str, names: Sequence[str]) -> list[str]:
+    """The names in a list such as "title,body"; a name may itself have a comma."""
+    return [asked] if asked in names else [part.strip() for part in asked.split(",")]
+
+
+def positions(
+    columns: Columns, names: list[str], path: Path, header: bool = True
+) -> list[list[int]]:
+    """The positions of text, label, group and id among the names."""
+    found: list[list[int]] = []
+    for asked in dataclasses.astuple(columns):
+        found.append([])
+        for name in asked_names(asked, names) if asked else ():
+            if names.count(name) == 1:
+                found[-1].append(names.index(name))
+            elif name.isdecimal() and 1 <= int(name) <= len(names):
+                found[-1].append(int(name) - 1)
+            else:
+                many = "more than one" if name in names else "no"
+                if header:
+                    its = f"its columns are {', '.join(names)}"
+                else:
+                    its = f"it has no header; expected a number from 1 to {len(names)}"
+                raise InputError(f"{path} has {many} column {name!r}; {its}")
+    return found
+
+
+def _label_and_text(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    """Label and text of lines such as "__label__2 a fine film"; fastText also writes labels last."""
+    for number, line in enumerate(lines, start=1):
+        label, _, text = line.strip().partition(" ")
+        before, _, last = line.strip().rpartition(" ")
+        if last.startswith("__label__") and not label.startswith("__label__"):
+            label, text = last, before
+        if text.startswith("__label__"):
+            raise InputError(f"{name}: line {number} has several labels; expected one")
+        if label:
+            yield number, [label, text]
+
+
+def csv_rows(
+    lines: Iterable[str], name: str, delimiter: str, *, quoting: bool
+) -> Iterator[tuple[int, list[str]]]:
+    r"""Yields line and fields of each record, and of the header if there is one. Skips blank lines.
+
+    Args:
+      lines: lines with their ends.
+      name: of the file, for messages.
+      delimiter: one character; without quoting also more.
+      quoting: whether quotes enclose fields.
+
+    Raises:
+      InputError: a quote is not closed, or a record has more or fewer fields than the first.
+
+    Example:
+      >>> list(csv_rows(["a,b\n", '"fine,\n', 'really",1\n'], "x", ",", quoting=True))
+      [(1, ['a', 'b']), (2, ['fine,\nreally', '1'])]
+    """
+    width = 0
+    for line, fields in _quoted(lines, name, delimiter) if quoting else _unquoted(lines, delimiter):
+        width = width or len(fields)
+        if len(fields) != width:
+            raise InputError(
+                f"{name}: line {line} has {len(fields)} fields; expected {width}, as in the first row"
+            )
+        yield line, fields
+
+
+def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, start=1):
+        line = line.rstrip("\r\n")
+        if line:
+            yield number, line.replace("\r", " ").split(delimiter)
+
+
+def _quoted(lines: Iterable[str], name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST)
+    # strict: an unclosed quote is an error. Otherwise its field would contain the rest of the file.
+    reader, begins = csv.reader(lines, delimiter=delimiter, strict=True), 1
+    while True:
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            where = f"the record of line {begins}" if begins < reader.line_num else f"line {begins}"
+            if "new-line character" in str(error):
+                raise InputError(
+                    f"{name}: {where} has a carriage return inside an unquoted field; expected it in quotes"
+                ) from error
+            raise InputError(
+                f"{name}: {where} is not a {delimiter!r}-separated record ({error}); is a closing quote "
+                "missing? With config.data.quoting=no, quotes are characters like others"
+            ) from error
+        line, begins = begins, reader.line_num + 1
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
