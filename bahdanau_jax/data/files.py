@@ -197,7 +197,7 @@ def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:
                 place = f"{label}/{name}"
                 found = encoding or guess_encoding([content], f"{path.name}/{place}")
                 if found == "windows-1252":
-                    part.count("texts are not UTF-8 and read as windows-1252", place)
+                    part.count("texts that are not UTF-8, read as windows-1252", place)
                 text = content.decode(found, "surrogateescape")
                 yield place, [text], None if label in _UNLABELLED else label, None, None
     except OSError as error:

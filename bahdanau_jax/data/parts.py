@@ -61,7 +61,7 @@ class Part:
     def notes(self) -> list[str]:
         """How the texts were read, and what was changed or left out."""
         counts = [
-            f"{self.name}: {count:,} {what} (the first: {f'{self._row} {first}'.strip()})"
+            f"{self.name}: {what}: {count:,} (the first: {f'{self._row} {first}'.strip()})"
             for what, (count, first) in self._counts.items()
         ]
         return self._notes + counts
@@ -80,7 +80,7 @@ class Part:
             for place, values, label, group, key in records:
                 text = self._text(values, place)
                 if not text.strip():
-                    self.count("texts are empty and left out", place)
+                    self.count("empty texts, left out", place)
                     continue
                 number = cache.get(label) if type(label) is str else None
                 if number is None:
@@ -144,7 +144,7 @@ class Part:
                 f"{self._where(place)} has bytes in {field!r} that are not text in the file's encoding; "
                 "expected another config.data.encoding, or config.data.bad_bytes=replace"
             )
-        self.count("texts or labels hold bad bytes, which are read as U+FFFD", place)
+        self.count("texts or labels with bad bytes, read as U+FFFD", place)
         return NOT_TEXT.sub("\ufffd", value)
 
     def _label(self, value: Any, place: int | str) -> str:
@@ -165,7 +165,7 @@ class Part:
             case str():
                 label = self._clean(value, self._label_field, place)
                 if label.strip() != label:
-                    self.count("labels have blanks around them, which are left out", place)
+                    self.count("labels with blanks around them, removed", place)
                 label = label.strip().removeprefix("__label__")
                 whole = _WHOLE.fullmatch(label)
                 return whole[1] if whole else label
@@ -176,7 +176,7 @@ class Part:
 
     def _number(self, label: str, known: dict[str, int], place: int | str) -> int:
         if not label:
-            self.count("texts have no label and count as unlabelled", place)
+            self.count("texts without a label, kept as unlabelled", place)
             return -1
         if self.classes and label not in known:
             raise InputError(

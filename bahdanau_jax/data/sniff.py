@@ -46,7 +46,7 @@ class Layout:
         """As in "tab-separated, no quoting, UTF-8"."""
         if self.format in ("parquet", "arrow"):
             return self.format.capitalize()
-        encoding = codecs.lookup(self.encoding.removesuffix("-sig")).name.upper()
+        encoding = self.encoding.removesuffix("-sig").replace("utf", "UTF")
         if self.format != "csv":
             return f"{self.format}, {encoding}"
         name = _DELIMITERS.get(self.delimiter, repr(self.delimiter))

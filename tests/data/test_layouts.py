@@ -100,7 +100,7 @@ def test_sms_spam(tmp_path):
     path.write_bytes("".join(["v1,v2,,,\r\n", *lines]).encode("latin-1"))
     dataset = load_files(str(path), text="v2", label="v1")
     assert everything(dataset)["it's, 4 £"] == "spam"
-    assert "comma-separated, quoting, CP1252" in dataset.notes[0]
+    assert "comma-separated, quoting, windows-1252" in dataset.notes[0]
 
 
 def test_20_newsgroups(tmp_path):
@@ -113,7 +113,7 @@ def test_20_newsgroups(tmp_path):
     dataset = load_files(str(tmp_path / "20news-bydate-train"))
     assert dataset.label_names == ("alt.atheism", "sci.space")
     assert all("René" in text for text in everything(dataset))
-    assert any("40 texts are not UTF-8 and read as windows-1252" in x for x in dataset.notes)
+    assert any("texts that are not UTF-8, read as windows-1252: 40 " in x for x in dataset.notes)
 
 
 @pytest.mark.parametrize("ending", ["json", "json.gz", "jsonl", "ndjson.zst"])
@@ -160,7 +160,7 @@ def test_doccano(tmp_path):
     dataset = load_files(str(path))
     assert everything(dataset) == {x["text"]: x["label"][0] for x in records}
     assert dataset.read_unlabelled() == ["not yet"]
-    assert any("1 texts have no label" in note and "line 41" in note for note in dataset.notes)
+    assert any("texts without a label, kept as unlabelled: 1 " in note and "line 41" in note for note in dataset.notes)
 
 
 def test_label_studio(tmp_path):
