@@ -27,8 +27,8 @@ from bahdanau_jax.data.sniff import Layout, guess_encoding, sniff
 from bahdanau_jax.data.tables import Columns, Record, from_table
 from bahdanau_jax.errors import DataNotFound, InputError
 
-_UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
-_PARTS = {"train": 0, "test": 1, "validation": 2, "valid": 2, "val": 2, "dev": 2}
+UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+PARTS = {"train": 0, "test": 1, "validation": 2, "valid": 2, "val": 2, "dev": 2}
 _ROW = {"csv": "line", "fasttext": "line", "jsonl": "line"}
 
 
@@ -199,7 +199,7 @@ def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:
                 if found == "windows-1252":
                     part.count("texts that are not UTF-8, read as windows-1252", place)
                 text = content.decode(found, "surrogateescape")
-                yield place, [text], None if label in _UNLABELLED else label, None, None
+                yield place, [text], None if label in UNLABELLED else label, None, None
     except OSError as error:
         kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
         raise kind(f"{error.filename} cannot be read: {error.strerror or error}") from error
@@ -215,9 +215,9 @@ def _parts_of_folder(path: str, test_path: str, validation_path: str) -> list[st
     if not folder.is_dir():
         return found
     names = _folders(folder)
-    if "train" not in names or not set(names) <= set(_PARTS):
+    if "train" not in names or not set(names) <= set(PARTS):
         return found
     found[0] = ""
     for name in names:
-        found[_PARTS[name]] = found[_PARTS[name]] or str(folder / name)
+        found[PARTS[name]] = found[PARTS[name]] or str(folder / name)
     return found

@@ -12,6 +12,7 @@ from bahdanau_jax.import_path import accepted, load_object
 SOURCES = {
     "tfds": "bahdanau_jax.data.tfds:load_tfds",
     "files": "bahdanau_jax.data.files:load_files",
+    "hub": "bahdanau_jax.data.hub:load_hub",
     "embedded": "bahdanau_jax.data.movie_reviews:load_embedded",
     "rotten_tomatoes": "bahdanau_jax.data.movie_reviews:load_rotten_tomatoes",
     "made_up": "bahdanau_jax.data.synthetic:make_up",
@@ -77,7 +78,7 @@ def find_source(fields: Mapping[str, Any]) -> Callable[..., Dataset]:
       >>> find_source({"source": "nowhere"})
       Traceback (most recent call last):
       bahdanau_jax.errors.InputError: config.data.source is 'nowhere'; expected 'tfds', 'files', \
-'embedded', 'rotten_tomatoes', 'made_up' or "package.module:function"
+'hub', 'embedded', 'rotten_tomatoes', 'made_up' or "package.module:function"
     """
     return _resolve(fields, seed=0)[0]
 

