@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from bahdanau_jax.data.dataset import (
     Dataset,
@@ -23,9 +22,9 @@ from bahdanau_jax.data.dataset import (
 )
 from bahdanau_jax.data.objects import from_objects
 from bahdanau_jax.data.parts import Part
-from bahdanau_jax.data.sniff import Layout, guess_encoding, sniff
+from bahdanau_jax.data.sniff import Layout, guess_encoding, one_line_errors, sniff
 from bahdanau_jax.data.tables import Columns, Record, from_table
-from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.errors import InputError
 
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 PARTS = {"train": 0, "test": 1, "validation": 2, "valid": 2, "val": 2, "dev": 2}
@@ -90,16 +89,15 @@ def load_files(
 
     def read(given: str, classes: Sequence[str]) -> Part:
         file = Path(given).expanduser()
-        name = file.name if plain else given
-        if file.is_dir():
-            part = Part(name, "", label, classes, refuse=bad_bytes == "refuse")
-            records = _from_folder(file, encoding, part)
-        else:
-            known = sniff(file, layout)
-            row = _ROW.get(known.format, "row")
+        with one_line_errors(file):
+            known = None if file.is_dir() else sniff(file, layout)
+            row = "" if known is None else _ROW.get(known.format, "row")
+            name = file.name if plain else given
             part = Part(name, row, label, classes, refuse=bad_bytes == "refuse")
-            records = _from_file(file, columns, known, part)
-        part.read(records)
+            if known is None:
+                part.read(_from_folder(file, encoding, part))
+            else:
+                part.read(_from_file(file, columns, known, part))
         return part
 
     train = read(path, ())
@@ -169,40 +167,33 @@ def assemble(
 
 
 def _from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[Record]:
-    """The records of a file."""
-    make = from_table if layout.format in ("csv", "fasttext") else from_objects
-    try:
-        described, records = make(path, columns, layout)
-        part.note(f"reading {path.name} as {layout}; {described}")
-        if layout.stray:
-            part.note(f"{layout.stray:,} carriage returns inside its lines are read as blanks")
-        yield from records
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    """The records of a file, from `sniff`ed to read."""
+    if layout.format in ("csv", "fasttext"):
+        described, records = from_table(path, columns, layout, part.count)
+    else:
+        described, records = from_objects(path, columns, layout)
+    part.note(f"reading {path.name} as {layout}; {described}")
+    if layout.stray:
+        part.note(f"{path.name}: carriage returns inside lines, read as blanks: {layout.stray:,}")
+    yield from records
 
 
 def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:
     """The files of a folder that has a folder for each label, as records."""
-    try:
-        labels = _folders(path)
-        if not labels:
-            raise InputError(f"{path} has no folders; expected one for each class")
-        part.note(f"reading {path.name} as a folder of classes: {', '.join(labels[:12])}")
-        for label in labels:
-            files = sorted(x.name for x in os.scandir(path / label) if x.is_file())
-            for name in files:
-                if name.startswith("."):
-                    continue
-                content = (path / label / name).read_bytes()
-                place = f"{label}/{name}"
-                found = encoding or guess_encoding([content], f"{path.name}/{place}")
-                if found == "windows-1252":
-                    part.count("texts that are not UTF-8, read as windows-1252", place)
-                text = content.decode(found, "surrogateescape")
-                yield place, [text], None if label in UNLABELLED else label, None, None
-    except OSError as error:
-        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"{error.filename} cannot be read: {error.strerror or error}") from error
+    labels = _folders(path)
+    if not labels:
+        raise InputError(f"{path} has no folders; expected one for each class")
+    part.note(f"reading {path.name} as a folder of classes: {', '.join(labels[:12])}")
+    for label in labels:
+        for name in sorted(x.name for x in os.scandir(path / label) if x.is_file()):
+            if name.startswith("."):
+                continue
+            content, place = (path / label / name).read_bytes(), f"{label}/{name}"
+            found = encoding or guess_encoding([content], f"{path.name}/{place}")
+            if found == "windows-1252":
+                part.count("texts that are not UTF-8, read as windows-1252", place)
+            text = content.decode(found, "surrogateescape")
+            yield place, [text], None if label in UNLABELLED else label, None, None
 
 
 def _folders(path: Path) -> list[str]:

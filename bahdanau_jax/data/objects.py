@@ -20,7 +20,12 @@ _FIELDS_SHOWN = 12
 
 
 def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Iterator[Record]]:
-    """Records of JSON, Parquet and Arrow."""
+    """Records of JSON, Parquet and Arrow; as `from_table`.
+
+    Raises:
+      InputError: the file is damaged, or a column is missing; the records: a record is not JSON or lacks a
+        field. Names the line or row.
+    """
     form, name = layout.format, str(path)
     word = "line" if form == "jsonl" else "row"
 
@@ -34,7 +39,7 @@ def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Ite
                 yield from json_lines(file, name)
         else:
             with open_bytes(path) as file:
-                rows = (row for batch in _batches(file, form, path) for row in batch.to_pylist())
+                rows = (row for batch in _batches(file, form) for row in batch.to_pylist())
                 yield from enumerate(rows, start=1)
 
     sample = [record for _, record in islice(objects(), 200)]
@@ -73,20 +78,17 @@ def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Ite
     return f"text: {columns.text}, label: {columns.label}", records()
 
 
-def _batches(file: Any, form: str, path: Path) -> Iterator[pa.RecordBatch]:
-    try:
-        if form == "parquet":
-            yield from pyarrow.parquet.ParquetFile(file).iter_batches(1_024)
-            return
-        magic = file.read(6)
-        file.seek(0)
-        if magic == b"ARROW1":
-            reader = pa.ipc.open_file(file)
-            yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
-        else:
-            yield from pa.ipc.open_stream(file)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path} is not {form.capitalize()}, or damaged: {error}") from error
+def _batches(file: Any, form: str) -> Iterator[pa.RecordBatch]:
+    if form == "parquet":
+        yield from pyarrow.parquet.ParquetFile(file).iter_batches(1_024)
+        return
+    magic = file.read(6)
+    file.seek(0)
+    if magic == b"ARROW1":
+        reader = pa.ipc.open_file(file)
+        yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+    else:
+        yield from pa.ipc.open_stream(file)
 
 
 def find(record: Any, path: str) -> Any:

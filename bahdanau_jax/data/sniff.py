@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import io
@@ -15,7 +16,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from bahdanau_jax.errors import DataNotFound, InputError
+from bahdanau_jax.errors import DataNotFound, InputError, one_line
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "fasttext", "parquet", "arrow")
 # Bytes that are no valid text are decoded to these, so that a message can name the row. JSON may hold
@@ -25,7 +26,6 @@ COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
 _SAMPLE = 2**20  # bytes that format, delimiter and header are guessed from
 _BLOCK = 2**20
 _DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
-_QUOTED = '"[^"]*(?:""[^"]*)*"'
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _ENDINGS = {"tab": "tsv", "ndjson": "jsonl", "feather": "arrow"}
 
@@ -39,6 +39,7 @@ class Layout:
     delimiter: str = ""
     quoting: str = ""
     encoding: str = ""
+    escape: str = ""  # before a quote inside a quoted field
     newline: str = ""  # "\n" where lines end with it, and "\r" alone ends none
     stray: int = 0  # carriage returns inside unquoted lines
 
@@ -51,25 +52,32 @@ class Layout:
             return f"{self.format}, {encoding}"
         name = _DELIMITERS.get(self.delimiter, repr(self.delimiter))
         quoting = "quoting" if self.quoting == "yes" else "no quoting"
+        quoting += f" with {self.escape}" if self.escape else ""
         return f"{name}-separated, {quoting}, {encoding}"
+
+
+@contextlib.contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Raises what goes wrong while a file is read as DataNotFound or InputError, in one line."""
+    try:
+        yield
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
+        name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        raise kind(f"{name or path} cannot be read: {reason or one_line(error)}") from error
 
 
 def open_bytes(path: Path) -> IO[bytes]:
     """Opens a file, decompressed if its name ends with .gz, .zst, .bz2 or .lz4.
 
     Raises:
-      DataNotFound: it does not exist.
-      InputError: it is not a regular file, or cannot be read.
+      InputError: it is not a regular file.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} is a pipe or a device; expected a file, which is read twice")
-        if path.suffix.lower() in COMPRESSED:
-            return pa.input_stream(str(path), compression="detect")  # type: ignore
-        return open(path, "rb")
-    except OSError as error:
-        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
-        raise kind(f"{path} cannot be read: {error.strerror or error}") from error
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a pipe or a device; expected a file, which is read twice")
+    if path.suffix.lower() in COMPRESSED:
+        return pa.input_stream(str(path), compression="detect")  # type: ignore
+    return open(path, "rb")
 
 
 def open_lines(path: Path, layout: Layout) -> IO[str]:
@@ -107,7 +115,7 @@ def sniff(path: Path, given: Layout) -> Layout:
     lines = sample.splitlines()
     if form == "tsv":
         form, delimiter = "csv", delimiter or "\t"
-    if form in ("", "json", "jsonl") and not given.format:
+    if form in ("", "json") and not given.format:
         form = _format_of_text(sample, lines) or form
     if not form:
         form = "fasttext" if not delimiter and _labels_first(lines) else "csv"
@@ -116,9 +124,12 @@ def sniff(path: Path, given: Layout) -> Layout:
     delimiter = delimiter or guess_delimiter(lines[:200])
     layout = dataclasses.replace(layout, format="csv", delimiter=delimiter)
     with open_lines(path, layout) as text:
-        quoting, stray = guess_quoting(text, delimiter)
-    quoting = given.quoting or ("yes" if quoting else "no")
-    return dataclasses.replace(layout, quoting=quoting, stray=0 if quoting == "yes" else stray)
+        kind, wrapped, stray = guess_quoting(text, delimiter)
+    if (given.quoting or kind) in ("", "no"):
+        delimiter = delimiter if given.quoting else wrapped
+        return dataclasses.replace(layout, quoting="no", delimiter=delimiter, stray=stray)
+    escape = "\\" if kind == "escape" else ""
+    return dataclasses.replace(layout, quoting="yes", escape=escape)
 
 
 def _format_of(path: Path, start: bytes) -> str:
@@ -140,11 +151,12 @@ def _format_of_text(sample: str, lines: Sequence[str]) -> str:
     if begin == "[":
         return "json"
     if begin == "{":
+        full = [line for line in lines if line.strip()]
         try:
-            json.loads(next(line for line in lines if line.strip()))
+            json.loads(full[0])
         except ValueError:
             return "json"
-        return "jsonl"
+        return "jsonl" if len(full) > 1 else "json"
     return "fasttext" if sample.lstrip().startswith("__label__") else ""
 
 
@@ -219,41 +231,61 @@ def guess_delimiter(lines: Sequence[str]) -> str:
     return max(_DELIMITERS, key=score)
 
 
-def guess_quoting(lines: Iterable[str], delimiter: str) -> tuple[bool, int]:
-    r"""Whether quotes enclose fields, and the number of carriage returns inside lines.
+def guess_quoting(lines: Iterable[str], delimiter: str) -> tuple[str, str, int]:
+    r"""How quotes are used.
 
-    Quotes are characters like others if all lines have the same number of delimiters although one of them has
-    a quote that opens and does not close. So they are in most .tsv files, where they enclose fields only if
-    some field needs it.
+    They enclose fields, unless all lines have the same number of delimiters although a quote in one of them
+    opens and does not close: then they are characters like others. So they are in most .tsv files, where they
+    enclose fields only if some field needs it.
+
+    Returns:
+      "" for no quoting, "double" or "escape" for how a quoted field holds a quote; the delimiter, with quotes
+      around it where each field has some and others inside; and the number of carriage returns inside lines.
 
     Example:
       >>> guess_quoting(['a\t"Be noble" - none of it\n'], "\t"), guess_quoting(['a,"b"\n'], ",")
-      ((False, 0), (True, 0))
+      (('', '\t', 0), ('double', ',', 0))
+      >>> guess_quoting([r'a,"so \"fine\""'], ","), guess_quoting(['"a","so "fine", he"\n'], ",")
+      (('escape', ',', 0), ('', '","', 0))
     """
     d = re.escape(delimiter)
-    field = f'(?:{_QUOTED}|[^"{d}][^{d}]*|)'
-    closed = re.compile(f"{field}(?:{d}{field})*")
-    expected, even, quotes, broken, needed, stray = -1, True, False, False, False, 0
+    fields = {"double": r'"[^"]*(?:""[^"]*)*"', "escape": r'"[^"\\]*(?:(?:\\.|"")[^"\\]*)*"'}
+    fields = {kind: f'(?:{quoted}|[^"{d}][^{d}]*|)' for kind, quoted in fields.items()}
+    closed = {kind: re.compile(f"{field}(?:{d}{field})*") for kind, field in fields.items()}
+    broken = dict.fromkeys(closed, 0)  # lines with a quote that opens and does not close
+    counts, enclosed = set[int](), set[int]()
+    quotes = needed = False
+    stray = 0
     for line in lines:
         line = line.rstrip("\r\n")
         if not line:
             continue
-        count = line.count(delimiter)
-        expected = count if expected < 0 else expected
-        even = even and count == expected
+        counts.add(line.count(delimiter))
         stray += line.count("\r")
+        wrapped = line[0] == line[-1] == '"'
+        enclosed.add(line.count(f'"{delimiter}"') if wrapped else -1)
         if '"' not in line:
             continue
         quotes = True
-        if even and not broken:
-            broken = not closed.fullmatch(line)
-            if delimiter == "\t" and not broken and not needed:
-                needed = any(
-                    x.startswith('"') and (x[-1:] != '"' or '""' in x[1:-1])
-                    for x in line.split("\t")
-                )
-    enclose = quotes and (not even or (not broken and (delimiter != "\t" or needed)))
-    return enclose and len(delimiter) == 1, stray
+        is_closed = bool(closed["double"].fullmatch(line))
+        broken["double"] += not is_closed
+        if '\\"' in line:
+            broken["escape"] += not closed["escape"].fullmatch(line)
+        else:
+            broken["escape"] += not is_closed
+        if delimiter == "\t" and is_closed and not needed:
+            needed = any(
+                x.startswith('"') and (x[-1:] != '"' or '""' in x[1:-1]) for x in line.split("\t")
+            )
+    kind = min(broken, key=broken.__getitem__)
+    if not quotes or len(delimiter) > 1:
+        return "", delimiter, stray
+    all_quoted = len(enclosed) == 1 and min(enclosed) > 0
+    if broken[kind] and all_quoted:
+        return "", f'"{delimiter}"', stray
+    if len(counts) == 1 and (broken[kind] or (delimiter == "\t" and not needed and not all_quoted)):
+        return "", delimiter, stray
+    return kind, delimiter, stray
 
 
 def guess_header(first: Sequence[str], rows: Sequence[Sequence[str]], label: int) -> bool:
@@ -268,8 +300,3 @@ def guess_header(first: Sequence[str], rows: Sequence[Sequence[str]], label: int
     names = all(len(name.split()) <= 2 and len(name) <= 40 for name in first)
     numbers = any(re.fullmatch(r"[-\d.]+", name) for name in first)
     return names and not numbers and first[label] not in {row[label] for row in rows}
-
-
-def whole_lines(file: Iterator[str], most: int = 200) -> list[str]:
-    """The first lines, for guesses."""
-    return [line for line, _ in zip(file, range(most), strict=False)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from bahdanau_jax.errors import InputError
 
 # Characters of a CSV field. A quote without its pair would otherwise take the rest of the file.
 _LONGEST = 2**26
+
+_SWALLOWED = (
+    "texts that hold a line like a row (if a quote lacks its pair, set config.data.quoting=no)"
+)
 
 # Line, row or file name; the texts to join; label, group and id.
 Record = tuple[int | str, list[Any], Any, Any, Any]
@@ -28,13 +32,30 @@ class Columns:
     id: str = ""
 
 
-def from_table(path: Path, columns: Columns, layout: Layout) -> tuple[str, Iterator[Record]]:
-    """Records of CSV and its kin, and of lines that begin with a label."""
+def from_table(
+    path: Path, columns: Columns, layout: Layout, count: Callable[[str, int], object]
+) -> tuple[str, Iterator[Record]]:
+    """Records of CSV and its kin, and of lines that begin with a label.
+
+    Args:
+      path: the file.
+      columns: what to read of a record.
+      layout: how the file is written, from `sniff`.
+      count: takes what is odd about a record, and its line.
+
+    Returns:
+      what is read, for people, and the records.
+
+    Raises:
+      InputError: a column is missing; from the records: as `csv_rows`.
+    """
 
     def rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         if layout.format == "csv":
             quoting = layout.quoting == "yes"
-            return csv_rows(lines, str(path), layout.delimiter, quoting=quoting)
+            return csv_rows(
+                lines, str(path), layout.delimiter, quoting=quoting, escape=layout.escape
+            )
         return _label_and_text(lines, str(path))
 
     with open_lines(path, layout) as file:
@@ -53,6 +74,7 @@ def from_table(path: Path, columns: Columns, layout: Layout) -> tuple[str, Itera
     columns = two_columns(columns, names, sample[header:])
     text, *others = positions(columns, names, path, header)
     label, group, key = (found[0] if found else None for found in others)
+    labels = {row[label] for row in sample[header:]}
 
     def records() -> Iterator[Record]:
         with open_lines(path, layout) as file:
@@ -60,6 +82,10 @@ def from_table(path: Path, columns: Columns, layout: Layout) -> tuple[str, Itera
             if header:
                 next(found)
             for line, row in found:
+                if layout.quoting == "yes" and any(
+                    _holds_a_row(row, i, label, labels, layout.delimiter) for i in text
+                ):
+                    count(_SWALLOWED, line)
                 yield (
                     line,
                     [row[i] for i in text],
@@ -70,6 +96,15 @@ def from_table(path: Path, columns: Columns, layout: Layout) -> tuple[str, Itera
 
     shown = "" if layout.format == "fasttext" else "header, " if header else "no header, "
     return f"{shown}text: {columns.text}, label: {columns.label}", records()
+
+
+def _holds_a_row(
+    row: list[str], text: int, label: int, labels: Collection[str], delimiter: str
+) -> bool:
+    """Whether a text of several lines holds a whole row, with one of the labels."""
+    first, *others = row[text].split("\n")[:-1] or [""]
+    rows = [[""] * text + first.split(delimiter), *(line.split(delimiter) for line in others)]
+    return any(len(found) == len(row) and found[label].strip() in labels for found in rows)
 
 
 def _until_fault(rows: Iterator[Any]) -> Iterator[Any]:
@@ -108,7 +143,7 @@ def two_columns(columns: Columns, names: list[str], rows: Sequence[Sequence[str]
     missing = [
         role for role in ("text", "label") if getattr(columns, role) == role and role not in names
     ]
-    if len(names) != 2 or not missing:
+    if len(names) != 2 or not all(names) or not missing:
         return columns
     label = _fewer_values(rows)
     if "text" not in missing and columns.text in names:
@@ -139,7 +174,7 @@ def positions(
             else:
                 many = "more than one" if name in names else "no"
                 if header:
-                    its = f"its columns are {', '.join(names)}"
+                    its = f"its columns are {', '.join(names)} (with config.data.header=no, numbers from 1)"
                 else:
                     its = f"it has no header; expected a number from 1 to {len(names)}"
                 raise InputError(f"{path} has {many} column {name!r}; {its}")
@@ -160,15 +195,16 @@ def _label_and_text(lines: Iterable[str], name: str) -> Iterator[tuple[int, list
 
 
 def csv_rows(
-    lines: Iterable[str], name: str, delimiter: str, *, quoting: bool
+    lines: Iterable[str], name: str, delimiter: str, *, quoting: bool, escape: str = ""
 ) -> Iterator[tuple[int, list[str]]]:
     r"""Yields line and fields of each record, and of the header if there is one. Skips blank lines.
 
     Args:
       lines: lines with their ends.
       name: of the file, for messages.
-      delimiter: one character; without quoting also more.
+      delimiter: one character; without quoting also more. '","' takes the quotes at a line's ends as well.
       quoting: whether quotes enclose fields.
+      escape: a character before a quote inside quotes, besides a doubled quote.
 
     Raises:
       InputError: a quote is not closed, or a record has more or fewer fields than the first.
@@ -178,7 +214,9 @@ def csv_rows(
       [(1, ['a', 'b']), (2, ['fine,\nreally', '1'])]
     """
     width = 0
-    for line, fields in _quoted(lines, name, delimiter) if quoting else _unquoted(lines, delimiter):
+    for line, fields in (
+        _quoted(lines, name, delimiter, escape) if quoting else _unquoted(lines, delimiter)
+    ):
         width = width or len(fields)
         if len(fields) != width:
             raise InputError(
@@ -191,13 +229,19 @@ def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[
     for number, line in enumerate(lines, start=1):
         line = line.rstrip("\r\n")
         if line:
+            line = line[1:-1] if delimiter[0] == '"' else line
             yield number, line.replace("\r", " ").split(delimiter)
 
 
-def _quoted(lines: Iterable[str], name: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _quoted(
+    lines: Iterable[str], name: str, delimiter: str, escape: str
+) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(_LONGEST)
     # strict: an unclosed quote is an error. Otherwise its field would contain the rest of the file.
-    reader, begins = csv.reader(lines, delimiter=delimiter, strict=True), 1
+    reader, begins = (
+        csv.reader(lines, delimiter=delimiter, escapechar=escape or None, strict=True),
+        1,
+    )
     while True:
         try:
             fields = next(reader, None)
