@@ -80,7 +80,7 @@ def examples_of(dataset: Dataset) -> list[str]:
     chosen = train.take(rows)
     return [
         f"{name}  [{dataset.label_names[label]}]  "
-        + printable(text[:_LETTERS_SHOWN]).replace("\n", " ")
+        + printable(str(text[:_LETTERS_SHOWN]))
         + ("…" if len(text) > _LETTERS_SHOWN else "")
         for text, label, name in zip(chosen.texts, chosen.labels, chosen.ids, strict=True)
     ]

@@ -92,7 +92,8 @@ def _load(name: str, data_dir: str | None) -> dict[str, Any]:
         ) from error
     path, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
     try:
-        return dict(datasets.load_dataset(path, config or None, cache_dir=data_dir))
+        splits: Any = datasets.load_dataset(path, config or None, cache_dir=data_dir)
+        return dict(splits)
     except Exception as error:  # whatever datasets and what it needs raise
         raise DataNotFound(f"datasets cannot load {name}: {one_line(error)[:300]}") from error
 

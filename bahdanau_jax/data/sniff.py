@@ -97,7 +97,11 @@ def sniff(path: Path, given: Layout) -> Layout:
     """
     with open_bytes(path) as file:
         start = file.read(_SAMPLE)
-    form, delimiter = given.format or _format_of(path, start), given.delimiter
+    form, delimiter = given.format or _format_of(path, start), given.delimiter.replace("\\t", "\t")
+    if len(delimiter) > 1 and given.quoting == "yes":
+        raise InputError(
+            f"config.data.delimiter is {delimiter!r}; expected one character with config.data.quoting=yes"
+        )
     if form in ("parquet", "arrow"):
         return dataclasses.replace(given, format=form)
     encoding = given.encoding

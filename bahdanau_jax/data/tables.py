@@ -73,7 +73,8 @@ def from_table(
             names = [str(i + 1) for i in range(len(names))]
     columns = two_columns(columns, names, sample[header:])
     text, *others = positions(columns, names, path, header)
-    label, group, key = (found[0] if found else None for found in others)
+    label = others[0][0]
+    group, key = (found[0] if found else None for found in others[1:])
     labels = {row[label] for row in sample[header:]}
 
     def records() -> Iterator[Record]:
@@ -89,7 +90,7 @@ def from_table(
                 yield (
                     line,
                     [row[i] for i in text],
-                    row[label],  # type: ignore
+                    row[label],
                     None if group is None else row[group],
                     None if key is None else row[key],
                 )

@@ -143,7 +143,7 @@ def test_odd_bytes_and_long_texts(tmp_path, content, fields, text, note):
         ("a.csv", CSV.encode() + b"\xc3\xa9 \xe9,a\n", {"bad_bytes": "refuse"}, "line 32 has bytes in 'text'"),
         ("a.csv", CHINESE, {}, "bytes are not UTF-8; expected config.data.encoding, such as 'gb18030'"),
         ("a.csv", CSV, {"encoding": "nonsense"}, "config.data.encoding is 'nonsense'; expected one"),
-        ("a.csv", CSV, {"header": "no", "text": "text,x"}, "no column 'text'; it has no header; expected a number"),
+        ("a.csv", CSV, {"header": "no", "text": "x"}, "no column 'x'; it has no header; expected a number"),
         ("a.csv", CSV, {"text": "3"}, "a.csv has no column '3'; its columns are text, label"),
         ("a.csv.gz", gzip.compress(CSV.encode())[:-9], {}, "a.csv.gz cannot be read: Truncated"),
         ("a.parquet", CSV, {}, "a.parquet cannot be read: Parquet magic bytes"),
