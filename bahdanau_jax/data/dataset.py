@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -221,15 +222,20 @@ def choose_by_class(
         most = np.minimum(most, quota)
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.r_[keys[order][1:] != keys[order][:-1], True]) + 1
-    chosen, total, start = np.zeros(len(keys), bool), 0, 0
-    for end in ends:
-        rows, start = order[start:end], end
-        needed = np.bincount(labels[rows], minlength=len(most))
-        if (needed <= most).all():
-            chosen[rows] = True
-            most, total = most - needed, total + len(rows)
-        if total >= size or not most.any():
+    found, total, begin = np.zeros(len(keys), bool), 0, 0
+    left, ordered, room = most.tolist(), labels[order].tolist(), int(most.sum())
+    for end in ends.tolist():
+        start, begin = begin, end
+        needed = collections.Counter(ordered[start:end])
+        if all(left[label] >= count for label, count in needed.items()):
+            found[start:end] = True
+            total, room = total + end - start, room - (end - start)
+            for label, count in needed.items():
+                left[label] -= count
+        if total >= size or not room:
             break
+    chosen = np.zeros(len(keys), bool)
+    chosen[order[found]] = True
     return chosen
 
 

@@ -73,8 +73,7 @@ def from_table(
             names = [str(i + 1) for i in range(len(names))]
     columns = two_columns(columns, names, sample[header:])
     text, *others = positions(columns, names, path, header)
-    label = others[0][0]
-    group, key = (found[0] if found else None for found in others[1:])
+    (label,), group, key = others
     labels = {row[label] for row in sample[header:]}
 
     def records() -> Iterator[Record]:
@@ -83,17 +82,13 @@ def from_table(
             if header:
                 next(found)
             for line, row in found:
-                if layout.quoting == "yes" and any(
+                texts = [row[i] for i in text]
+                if "\n" in "".join(texts) and any(
                     _holds_a_row(row, i, label, labels, layout.delimiter) for i in text
                 ):
                     count(_SWALLOWED, line)
-                yield (
-                    line,
-                    [row[i] for i in text],
-                    row[label],
-                    None if group is None else row[group],
-                    None if key is None else row[key],
-                )
+                name = row[key[0]] if key else None
+                yield line, texts, row[label], row[group[0]] if group else None, name
 
     shown = "" if layout.format == "fasttext" else "header, " if header else "no header, "
     return f"{shown}text: {columns.text}, label: {columns.label}", records()
@@ -179,6 +174,10 @@ def positions(
                 else:
                     its = f"it has no header; expected a number from 1 to {len(names)}"
                 raise InputError(f"{path} has {many} column {name!r}; {its}")
+        if len(found) > 1 and len(found[-1]) > 1:
+            raise InputError(
+                f"{path}: {asked!r} are several columns; expected one for all but text"
+            )
     return found
 
 
