@@ -95,7 +95,12 @@ def main(argv: Sequence[str]) -> None:
     console = make_console()
     for line in dataset.notes:
         console.print(line, soft_wrap=True)
-    vocabulary = Vocabulary.build(dataset.train.texts, size=config.vocab_size, marks=config.marks)
+    vocabulary = Vocabulary.build(
+        dataset.train.texts,
+        size=config.vocab_size,
+        tokenizer=config.tokenizer.name,
+        options=config.tokenizer.options,
+    )
     looks = look(dataset, vocabulary.encode)
     console.print(f"\n{dataset.name}; test: {dataset.test_description}")
     console.print(parts_table(looks))
@@ -104,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
         f"{name.lower()} {share:.1%}" for name, share in scripts_of(dataset.train.texts).items()
     ]
     console.print(f"scripts: {', '.join(scripts[:5])}")
-    for line in warnings_of(dataset):
+    for line in warnings_of(dataset, config.tokenizer.name):
         console.print(line, soft_wrap=True)
     console.print("\nexamples of train:")
     for line in examples_of(dataset):

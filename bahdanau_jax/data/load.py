@@ -25,7 +25,11 @@ def _to_stderr(line: str) -> None:
 
 
 def load_dataset(
-    fields: Mapping[str, Any], *, seed: int, say: Callable[[str], object] = _to_stderr
+    fields: Mapping[str, Any],
+    *,
+    seed: int,
+    tokenizer: str = "words",
+    say: Callable[[str], object] = _to_stderr,
 ) -> Dataset:
     """Calls the loader that `fields["source"]` names. Says how texts were read, and warnings about them.
 
@@ -35,6 +39,7 @@ def load_dataset(
     Args:
       fields: the config's `data` section. `source` is a key of `SOURCES` or "package.module:function".
       seed: the run's seed.
+      tokenizer: `config.tokenizer.name`, for a warning about texts without spaces.
       say: takes the lines.
 
     Raises:
@@ -47,7 +52,7 @@ def load_dataset(
       9
     """
     dataset = read_dataset(fields, seed=seed)
-    for line in (*dataset.notes, *warnings_of(dataset)):
+    for line in (*dataset.notes, *warnings_of(dataset, tokenizer)):
         say(line)
     check_trainable(dataset)
     return dataset

@@ -38,8 +38,15 @@ class PartLook:
     known: float | None
 
 
-def warnings_of(dataset: Dataset) -> list[str]:
+SPLIT_AT_SPACES = ("words", "marks")  # the tokenizers that need spaces
+
+
+def warnings_of(dataset: Dataset, tokenizer: str = "words") -> list[str]:
     """Returns a line for each likely fault. The test split is looked at only if it has been read.
+
+    Args:
+      dataset: the data set.
+      tokenizer: `config.tokenizer.name`.
 
     Example:
       >>> examples = Examples(["dull", "fine", "good"], np.array([0, 1, 1]), ["0", "1", "2"])
@@ -70,10 +77,10 @@ def warnings_of(dataset: Dataset) -> list[str]:
     found += _repeated(parts)
     scripts = scripts_of(dataset.train.texts)
     unspaced = {name: share for name, share in scripts.items() if name in _WITHOUT_SPACES}
-    if sum(unspaced.values()) > 0.3:
+    if tokenizer in SPLIT_AT_SPACES and sum(unspaced.values()) > 0.3:
         found.append(
             f"{sum(unspaced.values()):.0%} of the letters are {', '.join(unspaced)}, which is written without "
-            'spaces, so that whole clauses count as words; set config.tokenizer="characters"'
+            'spaces, so that whole clauses count as words; set config.tokenizer.name="characters"'
         )
     return [f"warning: {line}" for line in found]
 

@@ -60,7 +60,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         started = time.monotonic()
 
         # Data: texts, then ids.
-        dataset = load_dataset(settings.data.model_dump(), seed=settings.seed)
+        dataset = load_dataset(
+            settings.data.model_dump(), seed=settings.seed, tokenizer=settings.tokenizer.name
+        )
         unlabelled = unlabelled_texts(dataset, "config.unlabelled") if settings.unlabelled else []
         texts = [*dataset.train.texts, *unlabelled]
         vocabulary = Vocabulary.build(

@@ -48,8 +48,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
     with Session(check_config(config), workdir) as run:
         if run.finished is not None:
             return run.finished
-        data_fields = run.config.data.model_dump()
-        dataset = load_dataset(data_fields, seed=run.config.seed, say=run.say)
+        dataset = load_dataset(
+            run.config.data.model_dump(),
+            seed=run.config.seed,
+            tokenizer=run.config.tokenizer.name,
+            say=run.say,
+        )
         setup = build_state(run, dataset)  # model, optimizer, warm start
         compiled = compile_ahead(run, setup)  # in a thread, while text becomes ids
         data = tokenize(run, dataset)

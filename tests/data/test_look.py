@@ -33,7 +33,7 @@ def test_nothing_is_said_of_sound_texts(tmp_path):
         ([*PLAIN, ("fine", "a  b"), ("good", "a b")], "'a  b' and 'a b' differ only by case"),
         ([*PLAIN, *PLAIN[:40]], "texts of train are copies of others"),
         ([("same", "ab"[i % 2]) for i in range(20)], "19 texts of train are copies of others, 10 of"),
-        ([(f"這間酒店環境{chr(0x4E00 + i)}", "ab"[i % 2]) for i in range(30)], 'tokenizer="characters"'),
+        ([(f"這間酒店環境{chr(0x4E00 + i)}", "ab"[i % 2]) for i in range(30)], 'tokenizer.name="characters"'),
         (PLAIN[:2], "validation is empty"),
         (PLAIN[:2], "test is empty"),
     ],
@@ -41,6 +41,11 @@ def test_nothing_is_said_of_sound_texts(tmp_path):
 def test_a_likely_fault_gets_one_line(tmp_path, rows, warning):
     found = [line for line in warnings_of(load(tmp_path, rows)) if warning in line]
     assert len(found) == 1 and found[0].startswith("warning: ") and "\n" not in found[0]
+
+
+def test_text_without_spaces_is_fine_for_other_tokenizers(tmp_path):
+    dataset = load(tmp_path, [(f"這間酒店環境{chr(0x4E00 + i)}", "ab"[i % 2]) for i in range(30)])
+    assert warnings_of(dataset, "characters") == []
 
 
 def test_texts_of_train_in_a_test_file_are_counted(tmp_path):
