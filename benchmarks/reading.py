@@ -96,7 +96,7 @@ def write(file: Path, rows: Iterator[tuple[str, int]]) -> None:
 @command
 def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
-    defaults = dict(megabytes=1_000, short=3_600_000, folder="/var/tmp/reading")
+    defaults: dict[str, Any] = dict(megabytes=1_000, short=3_600_000, folder="/var/tmp/reading")
     asked, _ = parse_flags(argv, **defaults, reader=(None, *READERS), file=None)
     if asked.reader:
         print(json.dumps(measure(asked.reader, Path(asked.file))))

@@ -185,8 +185,8 @@ def _forward(call: Call, lengths, sizes) -> tuple[tuple[Array, Array, Array], Ar
 def _backward(call: Call, lengths, y, reserve, of_results, sizes) -> Call:
     """The gradients of `call`."""
     residuals = (*call, lengths, y, reserve)
-    settings = *sizes.values(), _precision()
-    return Call(*rnn.lstm_bwd(*settings, residuals, of_results)[:4])
+    found = rnn.lstm_bwd(**sizes, precision=_precision(), residuals=residuals, gradients=of_results)
+    return Call(*found[:4])
 
 
 def _reserve_size(sizes: dict[str, Any], batch: int, time: int) -> int:
@@ -198,7 +198,7 @@ def _reserve_size(sizes: dict[str, Any], batch: int, time: int) -> int:
 
 
 def _precision() -> jax.lax.Precision:
-    asked = jax.config.jax_default_matmul_precision
+    asked = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     tf32 = asked is not None and str(asked).lower() in ("tensorfloat32", "tf32_tf32_f32", "high")
     return jax.lax.Precision.HIGH if tf32 else jax.lax.Precision.HIGHEST
 
