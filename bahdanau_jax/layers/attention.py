@@ -30,7 +30,7 @@ def masked_softmax(
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     if mask is None:
         return jax.nn.softmax(scores, axis=-1)
-    lowest = jnp.finfo(scores.dtype).min
+    mask, lowest = jnp.asarray(mask), jnp.finfo(scores.dtype).min
     top = jnp.max(scores, axis=-1, keepdims=True, where=mask, initial=lowest)
     # The inner `where` also keeps NaN and infinite scores under the mask out of the gradient.
     shifted = jnp.where(mask, scores - jax.lax.stop_gradient(top), 0)
@@ -77,6 +77,7 @@ def additive_attention(
         floating(x) for x in (projected_query, projected_keys, values, score_kernel)
     )
     if mask is not None:
+        mask = jnp.asarray(mask)
         real = mask[:, :, None]
         projected_keys, values = jnp.where(real, projected_keys, 0), jnp.where(real, values, 0)
     return _attend(projected_query, projected_keys, values, score_kernel, bias, mask)
@@ -244,6 +245,8 @@ class BahdanauAttention(nnx.Module):
         return (context[:, 0], weights[:, 0]) if query.ndim == 2 else (context, weights)
 
     def _project(self, keys, values, mask, dtype) -> Memory:
+        values = None if values is None else floating(values)
+        mask = None if mask is None else jnp.asarray(mask)
         self._check_keys(keys, keys if values is None else values, mask)
 
         def clean(x):
@@ -251,7 +254,7 @@ class BahdanauAttention(nnx.Module):
             return (x if mask is None else jnp.where(mask[:, :, None], x, 0)).astype(dtype)
 
         keys = clean(keys)
-        values = keys if values is None else clean(floating(values))
+        values = keys if values is None else clean(values)
         # One product over batch and time: XLA's gradient of a batched product is slower on CPUs.
         batch, time, features = keys.shape
         kernel = self.key_kernel[...].astype(dtype)

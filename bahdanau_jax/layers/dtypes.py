@@ -8,7 +8,10 @@ from jax.typing import ArrayLike
 def floating(x: ArrayLike) -> Array:
     """Converts `x` to a JAX array of a floating dtype.
 
-    NumPy's float64 becomes float32 unless `jax_enable_x64` is set, and integers become float32.
+    NumPy's float64 becomes float32 unless `jax_enable_x64` is set; integers and booleans become float32.
+
+    Raises:
+      ValueError: the numbers are complex.
 
     Example:
       >>> import numpy as np
@@ -16,4 +19,6 @@ def floating(x: ArrayLike) -> Array:
       dtype('float32')
     """
     array = jnp.asarray(x)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"expected real numbers, got {array.dtype}")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)

@@ -70,7 +70,9 @@ def lstm(
       >>> outputs.shape, h.shape
       ((1, 3, 1), (1, 1))
     """
-    inputs = floating(inputs)
+    inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale = _arrays(
+        inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale
+    )
     _check_shapes(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale)
     outputs, (h, c) = run_layer(
         inputs,
@@ -114,11 +116,12 @@ def bilstm(
       >>> outputs.shape, h.shape
       ((1, 3, 2), (2, 1, 1))
     """
-    inputs = floating(inputs)
-    for d in range(2):
-        starts = None if initial_state is None else (initial_state[0][d], initial_state[1][d])
-        scale = None if input_scale is None else input_scale[d]
-        _check_shapes(inputs, kernel[d], recurrent_kernel[d], bias[d], mask, starts, scale)
+    inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale = _arrays(
+        inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale
+    )
+    _check_shapes(
+        inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale, directions=(2,)
+    )
     return run_layer(
         inputs,
         kernel,
@@ -134,15 +137,27 @@ def bilstm(
     )
 
 
-def _check_shapes(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale) -> None:
+def _arrays(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale):
+    """Converts whatever NumPy takes (lists, integers, float64) to JAX arrays; None stays None."""
+    inputs, kernel, recurrent_kernel, bias = map(floating, (inputs, kernel, recurrent_kernel, bias))
+    mask = None if mask is None else jnp.asarray(mask)
+    initial_state = None if initial_state is None else tuple(map(floating, initial_state))
+    input_scale = None if input_scale is None else floating(input_scale)
+    return inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale
+
+
+def _check_shapes(
+    inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale, *, directions=()
+) -> None:
     if inputs.ndim != 3:
         raise ValueError(f"inputs: expected [batch, time, features], got shape {inputs.shape}")
     batch, time, features = inputs.shape
-    hidden = recurrent_kernel.shape[0]
+    hidden = recurrent_kernel.shape[-2] if recurrent_kernel.ndim > 1 else "hidden"
+    gates = 4 * hidden if recurrent_kernel.ndim > 1 else "4*hidden"
     expected = {
-        "kernel": (kernel, (features, 4 * hidden)),
-        "recurrent_kernel": (recurrent_kernel, (hidden, 4 * hidden)),
-        "bias": (bias, (4 * hidden,)),
+        "kernel": (kernel, (*directions, features, gates)),
+        "recurrent_kernel": (recurrent_kernel, (*directions, hidden, gates)),
+        "bias": (bias, (*directions, gates)),
     }
     if mask is not None:
         expected["mask"] = (mask, (batch, time))
@@ -150,10 +165,10 @@ def _check_shapes(inputs, kernel, recurrent_kernel, bias, mask, initial_state, i
             raise ValueError(f"mask: expected bool (True = real step), got {mask.dtype}")
     if initial_state is not None:
         h, c = initial_state
-        expected["initial_state h"] = (h, (batch, hidden))
-        expected["initial_state c"] = (c, (batch, hidden))
+        expected["initial_state h"] = (h, (*directions, batch, hidden))
+        expected["initial_state c"] = (c, (*directions, batch, hidden))
     if input_scale is not None:
-        expected["input_scale"] = (input_scale, (batch, features))
+        expected["input_scale"] = (input_scale, (*directions, batch, features))
     for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
@@ -206,7 +221,8 @@ class LSTM(nnx.Module):
         self.recurrent_kernel = nnx.Param(orthogonal(rngs.params(), (hidden_features, gates)))
         forget = jnp.arange(gates) // hidden_features == 1
         self.bias = nnx.Param(forget.astype(jnp.float32))
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        # Without dropout a layer holds no random state.
+        self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
 
     def __call__(
         self,

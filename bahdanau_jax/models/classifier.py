@@ -118,7 +118,7 @@ class AttentionClassifier(nnx.Module):
             nnx.Linear, kernel_init=nnx.initializers.glorot_uniform(), dtype=dtype, rngs=rngs
         )
         self.hidden = linear(len(self.pooling) * widths[-1], head_features)
-        self.head_dropout = nnx.Dropout(head_dropout, rngs=rngs)
+        self.head_dropout = nnx.Dropout(head_dropout, rngs=rngs if head_dropout else None)
         self.output = linear(head_features, 1 if num_classes == 2 else num_classes)
 
     def __call__(
@@ -135,8 +135,8 @@ class AttentionClassifier(nnx.Module):
           mask: True where a token is real. None: where `ids` is not 0, the padding.
           embedded: replaces `self.embed(ids)`, for gradients with respect to the word vectors.
         """
-        if mask is None:
-            mask = ids != PAD
+        ids = jnp.asarray(ids)
+        mask = ids != PAD if mask is None else jnp.asarray(mask)
         hidden = self.embed(ids) if embedded is None else embedded  # [batch, time, features]
         h = None
         for layer in self.encoder:
@@ -159,7 +159,7 @@ def _pool(
 ) -> dict[str, Float[Array, "batch features"]]:
     """Maximum and mean over the real positions, zeros where there are none. `outputs` is 0 where masked."""
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=jnp.float32)  # [batch, 1]
-    largest = jnp.max(jnp.where(mask[:, :, None], outputs, -jnp.inf), axis=1)
+    largest = jnp.max(outputs, axis=1, where=mask[:, :, None], initial=-jnp.inf)
     mean = jnp.sum(outputs, axis=1, dtype=jnp.float32) / jnp.maximum(count, 1)
     return {
         "max": jnp.where(count > 0, largest, 0),
