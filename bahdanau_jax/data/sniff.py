@@ -117,7 +117,9 @@ def sniff(path: Path, given: Layout) -> Layout:
         ) from error
     newline = "\n" if "\n" in sample else ""
     layout = dataclasses.replace(given, encoding=encoding, newline=newline)
-    lines = sample.split(newline or "\r")
+    lines = [line for line in sample.split(newline or "\r") if line.strip()]
+    if len(start) == _SAMPLE and len(lines) > 1:
+        lines.pop()  # it is cut
     if form == "tsv":
         form, delimiter = "csv", delimiter or "\t"
     if form in ("", "json") and not given.format:
@@ -156,18 +158,17 @@ def _format_of_text(sample: str, lines: Sequence[str]) -> str:
     if begin == "[":
         return "json"
     if begin == "{":
-        full = [line for line in lines if line.strip()]
         try:
-            json.loads(full[0])
+            json.loads(lines[0])
         except ValueError:
             return "json"
-        return "jsonl" if len(full) > 1 else "json"
+        return "jsonl" if len(lines) > 1 else "json"
     return "fasttext" if sample.lstrip().startswith("__label__") else ""
 
 
 def _labels_first(lines: Sequence[str]) -> bool:
     """Whether lines look like "DESC:def What is an atom?": few first words, no delimiter."""
-    words = [line.split(None, 1)[0] for line in lines[:-1] or lines if line.strip()]
+    words = [line.split(None, 1)[0] for line in lines]
     separated = any(
         len({line.count(d) for line in lines[:200]}) == 1 and d in lines[0] for d in _DELIMITERS
     )
@@ -233,7 +234,8 @@ def guess_delimiter(lines: Sequence[str]) -> str:
         return counts.count(usual) / len(counts) if usual > 1 else 0
 
     csv.field_size_limit(2 * _SAMPLE)
-    return max(_DELIMITERS, key=score)
+    scores = {delimiter: score(delimiter) for delimiter in _DELIMITERS}
+    return max(scores, key=scores.__getitem__) if any(scores.values()) else ","
 
 
 def guess_quoting(lines: Iterable[str], delimiter: str) -> tuple[str, str, int]:
@@ -291,17 +293,3 @@ def guess_quoting(lines: Iterable[str], delimiter: str) -> tuple[str, str, int]:
     if len(counts) == 1 and (broken[kind] or (delimiter == "\t" and not needed and not all_quoted)):
         return "", delimiter, stray
     return kind, delimiter, stray
-
-
-def guess_header(first: Sequence[str], rows: Sequence[Sequence[str]], label: int) -> bool:
-    """Whether the first row holds names: no number, no long text, no label of later rows.
-
-    Example:
-      >>> guess_header(["review", "stars"], [["fine", "5"], ["dull", "1"]], label=1)
-      True
-      >>> guess_header(["5", "fine"], [["1", "dull"], ["5", "good"]], label=0)
-      False
-    """
-    names = all(len(name.split()) <= 2 and len(name) <= 40 for name in first)
-    numbers = any(re.fullmatch(r"[-\d.]+", name) for name in first)
-    return names and not numbers and first[label] not in {row[label] for row in rows}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bahdanau_jax.data.sniff import Layout, guess_header, open_lines
+from bahdanau_jax.data.sniff import Layout, open_lines
 from bahdanau_jax.errors import InputError
 
 # Characters of a CSV field. A quote without its pair would otherwise take the rest of the file.
@@ -127,6 +128,20 @@ def _has_header(rows: Sequence[Sequence[str]], columns: Columns) -> bool:
     if label is None and len(first) == 2:
         label = _fewer_values(rows[1:])
     return label is None or guess_header(first, rows[1:], label)
+
+
+def guess_header(first: Sequence[str], rows: Sequence[Sequence[str]], label: int) -> bool:
+    """Whether the first row holds names: no number, no long text, no label of later rows.
+
+    Example:
+      >>> guess_header(["review", "stars"], [["fine", "5"], ["dull", "1"]], label=1)
+      True
+      >>> guess_header(["5", "fine"], [["1", "dull"], ["5", "good"]], label=0)
+      False
+    """
+    names = all(len(name.split()) <= 2 and len(name) <= 40 for name in first)
+    numbers = any(re.fullmatch(r"[-\d.]+", name) for name in first)
+    return names and not numbers and first[label] not in {row[label] for row in rows}
 
 
 def _fewer_values(rows: Sequence[Sequence[str]]) -> int:
