@@ -25,6 +25,7 @@ from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.evaluation.calibration import read_temperature
 from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.models.probabilities import probabilities
+from bahdanau_jax.runs.flags import check_flags, check_not_forked
 from bahdanau_jax.runs.parse_config import parse_config, upgrade
 from bahdanau_jax.runs.restore_model import restore_model
 from bahdanau_jax.runs.safe_files import check_folder, read_json
@@ -62,6 +63,9 @@ class Prediction:
 class Predictor:
     """A model with its vocabulary.
 
+    It does not work in a process that is forked after it was loaded, as by `gunicorn --preload`: JAX does not.
+    Load it in the child, or spawn.
+
     Args:
         model: the classifier. Dropout is off here, whatever its mode.
         vocabulary: the words it was trained with.
@@ -81,6 +85,7 @@ class Predictor:
         step: int = 0,
         temperature: float = 1.0,
     ):
+        check_not_forked()
         self.vocabulary, self.step, self.temperature = vocabulary, step, temperature
         self.label_names = tuple(label_names)
         self.bucket_lengths = tuple(bucket_lengths)
@@ -92,10 +97,13 @@ class Predictor:
         """Reads the latest checkpoint of a run folder, and writes nothing.
 
         Raises:
-            InputError: the folder holds no run or no checkpoint yet, or a file in it is damaged.
+            InputError: the folder holds no run or no checkpoint yet, or a file in it is damaged, or a
+                flag of JAX leaves no device.
         """
         workdir = Path(workdir).expanduser()
         check_folder(workdir)
+        check_not_forked()
+        check_flags()
         fields, vocab_size, bucket_lengths = _read_config(workdir)
         label_names = _read_label_names(workdir)
         vocabulary = Vocabulary.load(workdir / "vocabulary.json")
@@ -138,13 +146,16 @@ class Predictor:
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Probabilities float32 [n, classes] and weights, float32 [length] each, of n rows of ids."""
+        check_not_forked()
         lengths = [len(x) for x in ids]
-        outputs = [
-            (chosen, _forward(self.graphdef, self.state, batch, self.temperature))
-            for chosen, batch in padded_batches(ids, self.bucket_lengths)
-        ]
+        with jax.transfer_guard("allow"):
+            outputs = [
+                (chosen, _forward(self.graphdef, self.state, batch, self.temperature))
+                for chosen, batch in padded_batches(ids, self.bucket_lengths)
+            ]
+            outputs = jax.device_get(outputs)
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for chosen, batch in jax.device_get(outputs):
+        for chosen, batch in outputs:
             for i, p, weights in zip(chosen, *batch, strict=False):
                 found[int(i)] = p, weights[: lengths[i]]
         probabilities = [found[i][0] for i in range(len(ids))]

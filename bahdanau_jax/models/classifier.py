@@ -159,7 +159,8 @@ def _pool(
 ) -> dict[str, Float[Array, "batch features"]]:
     """Maximum and mean over the real positions, zeros where there are none. `outputs` is 0 where masked."""
     count = jnp.sum(mask, axis=1, keepdims=True, dtype=jnp.float32)  # [batch, 1]
-    largest = jnp.max(outputs, axis=1, where=mask[:, :, None], initial=-jnp.inf)
+    # Outputs are above -1. An initial value of -inf would stop a run under jax_debug_infs.
+    largest = jnp.max(outputs, axis=1, where=mask[:, :, None], initial=-2)
     mean = jnp.sum(outputs, axis=1, dtype=jnp.float32) / jnp.maximum(count, 1)
     return {
         "max": jnp.where(count > 0, largest, 0),

@@ -119,4 +119,4 @@ class NgramClassifier(nnx.Module):
         weights = jnp.where(occurs[:, :, None], self.weights[...][found], 0)
         squared = jnp.sum(jnp.where(occurs, self.squared_scales[...][found], 0), axis=1)
         norm = jnp.sqrt(jnp.where(squared > 0, squared, 1))  # [batch]
-        return jnp.sum(weights, axis=1) / norm[:, None] + self.bias[...]
+        return jnp.sum(weights, axis=1) / norm[:, None] + self.bias[...][None]

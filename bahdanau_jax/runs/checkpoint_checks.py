@@ -10,14 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.runs import fingerprints
 
 
-class OtherRandomKeys(InputError):
-    """The checkpoint is whole, but this process draws random numbers with another implementation."""
+class OtherFlags(InputError):
+    """The checkpoint is whole, but this process runs JAX with other flags than the run."""
 
 
 @contextlib.contextmanager
@@ -84,6 +85,24 @@ def stored_as(tree: Any, found: Mapping[str, tuple[int, ...]]) -> Any:
     return jax.tree.map_with_path(stored, tree)
 
 
+def of_saved_dtypes(tree: Any, metadata: Any, sharding: Any) -> Any:
+    """The arrays' shapes with the dtypes of `metadata`: the tree's own depend on JAX_ENABLE_X64."""
+    saved = {_path(path): leaf.dtype for path, leaf in jax.tree.leaves_with_path(metadata)}
+    return jax.tree.map_with_path(
+        lambda path, x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype if _is_key(x) else saved[_path(path)], sharding=sharding
+        ),
+        tree,
+    )
+
+
+def canonical(array: Any) -> Any:
+    """The array in a dtype that JAX_ENABLE_X64 allows here; only where it is off is anything changed."""
+    if _is_key(array) or array.dtype == jax.dtypes.canonicalize_dtype(array.dtype):
+        return array
+    return jnp.asarray(np.asarray(array))
+
+
 def compare(where: str | Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raises InputError if shapes or dtypes differ from those of the model."""
     for path in sorted(expected.keys() | found.keys()):
@@ -103,13 +122,25 @@ def compare_digests(where: str | Path, saved: Mapping[str, str], found: Mapping[
 
 
 def compare_implementations(where: str | Path, found: Any, expected: Any) -> None:
-    """Raises OtherRandomKeys if the random keys of two trees have different implementations."""
+    """Raises OtherFlags if the random keys of two trees have different implementations."""
     for saved, own in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         if _is_key(saved) and saved.dtype != own.dtype:
             saved, own = jax.random.key_impl(saved), jax.random.key_impl(own)
-            raise OtherRandomKeys(
+            raise OtherFlags(
                 f"cannot resume from {where}: its random keys are {saved}, those of this process {own}; "
                 f"expected JAX_DEFAULT_PRNG_IMPL={saved}, as the run began"
+            )
+
+
+def compare_widths(where: str | Path, found: Any, expected: Any) -> None:
+    """Raises OtherFlags if arrays have 64 bits in one of two trees and 32 in the other."""
+    saved, own = dtypes(found), dtypes(expected)
+    for path, dtype in own.items():
+        if {saved.get(path), dtype} in ({"float32", "float64"}, {"int32", "int64"}):
+            asked = int(saved[path].endswith("64"))
+            raise OtherFlags(
+                f"cannot resume from {where}: {path} is {saved[path]}, in this process {dtype}; "
+                f"expected JAX_ENABLE_X64={asked}, as the run began"
             )
 
 

@@ -119,8 +119,8 @@ class Checkpoints:
           (step, state, measured).
 
         Raises:
-          InputError: every checkpoint is damaged or of other shapes than `state`, or the random keys are of
-            another implementation. No file is changed.
+          InputError: every checkpoint is damaged or of other shapes than `state`, or this process has
+            other flags of JAX than the run. No file is changed.
         """
         damaged: dict[int, InputError] = {}
         for step in self.steps():
@@ -130,7 +130,7 @@ class Checkpoints:
             except InputError as error:
                 reason = error
             if multihost.any_of(reason is not None):
-                if isinstance(reason, checks.OtherRandomKeys):
+                if isinstance(reason, checks.OtherFlags):
                     raise reason
                 where = f"{self._folder}/{step}"
                 damaged[step] = reason or InputError(f"another process cannot restore {where}")
@@ -165,6 +165,7 @@ class Checkpoints:
             found = checks.shapes(metadata)
             abstract = checks.stored_as(own, found)
             checks.compare(where, found, checks.shapes(abstract))
+            checks.compare_widths(where, metadata, own)
             checks.check_chunks(where, metadata)
             items = ocp.args.Composite(
                 state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()

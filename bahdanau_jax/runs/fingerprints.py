@@ -67,11 +67,11 @@ def keep_or_compare(file: Path, data: dict[str, Any], *, begun: bool) -> None:
 
     Args:
       file: data.json in the run's folder.
-      data: the result of `of_data`.
+      data: the result of `of_data`, and of `flags.numeric_flags`, which 0.2 did not keep.
       begun: whether the run has a checkpoint.
 
     Raises:
-      InputError: the data or the vocabulary differs from what the run began with; names the difference.
+      InputError: the data, the vocabulary or a flag differs from what the run began with; names the difference.
     """
     if not begun or not file.exists():
         write_json(file, data)
@@ -80,7 +80,7 @@ def keep_or_compare(file: Path, data: dict[str, Any], *, begun: bool) -> None:
     if not isinstance(kept, dict):
         raise InputError(f"{file} is damaged: expected the digests of the run's data")
     for name, found in data.items():
-        if kept.get(name) != found:
+        if kept.get(name) != found and (name in kept or not name.startswith("JAX_")):
             raise InputError(
                 f"{name} is not what this run began with: {_show(kept.get(name))} in {file}, "
                 f"{_show(found)} now; expected the same, or another --workdir"

@@ -136,7 +136,7 @@ def told_when_one_is_gone() -> Iterator[None]:
 
 def check_peers(error: BaseException) -> None:
     """Raises PeerGone if an error follows from the end of another process."""
-    if jax.process_count() > 1 and any(word in str(error) for word in _FAILED):
+    if any(word in str(error) for word in _FAILED) and jax.process_count() > 1:
         raise PeerGone(
             f"process {jax.process_index()} of {jax.process_count()} has lost another one: "
             f"{one_line(error)[:200]}"

@@ -17,7 +17,8 @@ from bahdanau_jax.runs.safe_files import check_size
 def restore_model(workdir: Path, model: nnx.Module) -> int:
     """Puts the newest checkpoint's model into `model`, on the first device.
 
-    Random keys keep the implementation with which they were saved. A run may be writing to the folder.
+    Random keys keep the implementation with which they were saved, and arrays their dtype; without
+    JAX_ENABLE_X64, 64 bits become 32. A run may be writing to the folder.
 
     Args:
       workdir: the run's folder.
@@ -60,24 +61,24 @@ def restore_part(workdir: Path, arrays: Any, *, compared: Any = None) -> tuple[i
     """
     folder = _newest(workdir)
     expected = checks.shapes(arrays if compared is None else compared)
-    found = _saved_shapes(folder)
+    metadata = _metadata(folder)
+    found = checks.shapes(metadata)
     checks.compare(folder, {path: found.get(path) for path in expected}, expected)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), arrays)
-    wanted = {"0": abstract}  # a checkpoint holds (model, optimizer)
+    wanted = {"0": checks.of_saved_dtypes(arrays, metadata, here)}  # it holds (model, optimizer)
     arguments = ocp.args.PyTreeRestore(
         item=wanted,
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
         partial_restore=True,
     )
-    with checks.restoring(folder):
+    with checks.restoring(folder), jax.enable_x64(True):
         restored = ocp.PyTreeCheckpointHandler().restore(
             epath.Path(folder / "state"), args=arguments
         )
     if (folder / "progress").is_dir():  # the first runs saved no digests
         checks.compare_digests(folder, _saved_digests(folder), checks.array_digests(restored))
         checks.compare(folder, checks.dtypes(restored), checks.dtypes(wanted))
-    return int(folder.name), restored["0"]
+    return int(folder.name), jax.tree.map(checks.canonical, restored["0"])
 
 
 def _newest(workdir: Path) -> Path:
@@ -88,13 +89,13 @@ def _newest(workdir: Path) -> Path:
     return folder / str(steps[0])
 
 
-def _saved_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def _metadata(folder: Path) -> Any:
     with checks.restoring(folder):
         metadata = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder / "state")).tree["0"]
         checks.check_chunks(folder, metadata)
         shapes = checks.shapes(metadata)
     check_size(f"the arrays of {folder}", sum(map(math.prod, shapes.values())))
-    return shapes
+    return metadata
 
 
 def _saved_digests(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.recipes.warm_start import read_vocabulary
 from bahdanau_jax.runs import fingerprints, multihost
 from bahdanau_jax.runs.checkpoint_checks import complete_steps
+from bahdanau_jax.runs.flags import numeric_flags
 from bahdanau_jax.training.session import Session
 
 
@@ -108,12 +109,12 @@ def tokenize(run: Session, dataset: Dataset) -> Tokenized:
     compared instead, and the other processes compare theirs with the first one's.
 
     Raises:
-      InputError: the data or the vocabulary is not what the run began with, or differs between processes.
+      InputError: data, vocabulary or a flag is not what the run began with, or differs between processes.
     """
     vocabulary = _make_vocabulary(run, dataset)
     checkpoints = run.open_checkpoints()
-    data = fingerprints.of_data(dataset, vocabulary)
-    multihost.check_same("the data", fingerprints.of_json(data))
+    data = fingerprints.of_data(dataset, vocabulary) | numeric_flags()
+    multihost.check_same("the data, or a JAX_... variable,", fingerprints.of_json(data))
     if run.first:
         begun = bool(checkpoints.steps())
         fingerprints.keep_or_compare(run.workdir / "data.json", data, begun=begun)

@@ -22,6 +22,7 @@ from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, multihost
 from bahdanau_jax.runs.checkpoints import Checkpoints
 from bahdanau_jax.runs.config import Config, Model
+from bahdanau_jax.runs.flags import check_flags
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.preemption import StopSignals
@@ -91,6 +92,8 @@ class Session:
         environment.use_host_devices(
             config.host_devices, batch_size=config.batch_size, kernel=kernel
         )
+        check_flags(training=True)
+        opened.enter_context(jax.transfer_guard("allow"))  # `CompiledAhead` guards the steps
         ours = Model()
         if (config.model.target, config.model.attention) != (ours.target, ours.attention):
             check_classifier(config.model.model_dump())  # takes a second, which ours need not

@@ -71,7 +71,8 @@ def train_step(
     loss = metrics.loss_sum / count
     report = StepReport(metrics, loss, part_norms(params), part_norms(grads))
     nnx.update(model, rest)
-    optimizer.update(model, grads)
+    with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its step count
+        optimizer.update(model, grads)
     updated = nnx.state((model, optimizer))
     finite = report.finite
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
