@@ -12,7 +12,7 @@ import numpy as np
 from bahdanau_jax.data.dataset import Examples
 from bahdanau_jax.errors import InputError, one_line
 
-_REPAIR = "half-prepared or damaged; remove this folder to have it prepared again"
+_REPAIR = "half-prepared or damaged, or of another version of TFDS; without this folder it is prepared again"
 
 
 def find_prepared(root: Path, name: str) -> Path | None:
