@@ -49,7 +49,8 @@ def find_processes(environment: Mapping[str, str]) -> Processes | None:
       InputError: this is one of several processes, but a variable is missing or wrong.
 
     Example:
-      >>> skypilot = {"SKYPILOT_NODE_IPS": "10.0.0.1\\n10.0.0.2", "SKYPILOT_NODE_RANK": "1"}
+      >>> kubeflow = {
+      ...     "JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
       >>> find_processes(kubeflow)
       Processes(coordinator='a:1', count=2, index=1)
       >>> find_processes({}), find_processes(kubeflow | {"JAX_NUM_PROCESSES": "1"})
