@@ -96,7 +96,10 @@ def differs_from_scan() -> str | None:
             results, records = scan.run_saving(layer, arguments)
             return *results, *scan.gradients(layer, arguments, records, of_results)
 
-        got, want = (jax.device_get(jax.jit(f)(arguments, of_results)) for f in (by_cudnn, by_scan))
+        with jax.default_matmul_precision("highest"):  # else the scan's products are TF32 on a GPU
+            got, want = (
+                jax.device_get(jax.jit(f)(arguments, of_results)) for f in (by_cudnn, by_scan)
+            )
     except Exception as error:  # whatever the plugin, XLA or the driver raises
         return f"cuDNN failed on a small input ({' '.join(str(error).split())[:150]})"
     worst = max(

@@ -170,6 +170,8 @@ def _run_layer(
     chunk_size: int,
 ):
     directions, hidden = recurrent_kernel.shape[:2]
+    if 0 in inputs.shape:  # nothing to compute, and cuDNN takes no empty arrays
+        layer = Layer(layer.reverse, layer.dtype)
     if initial_state is None:
         zeros = jnp.zeros((directions, inputs.shape[0], hidden), layer.carry_dtype)
         initial_state = zeros, zeros

@@ -1,5 +1,6 @@
 """cuDNN's layer on a CPU: jax.experimental.rnn's own reference stands in for the library."""
 
+import inspect
 import logging
 
 import jax
@@ -13,6 +14,7 @@ from bahdanau_jax.layers import cudnn, implementations, recurrence, scan
 from bahdanau_jax.layers.layer import Arguments, Layer
 
 RESERVE = 11
+FORWARD, BACKWARD = cudnn._forward, cudnn._backward  # as they call JAX
 
 
 @pytest.fixture(autouse=True)
@@ -104,19 +106,55 @@ def test_results_and_gradients_are_those_of_the_plain_scan(directions, reverse, 
 @pytest.mark.slow
 def test_a_fault_is_noticed_and_named(monkeypatch):
     assert cudnn.differs_from_scan() is None
-    forward = cudnn._forward
+    forward, precisions = cudnn._forward, []
 
     def faulty(call, lengths, sizes):  # as a library that ignores the lengths
+        precisions.append(jax.config.jax_default_matmul_precision)
         return forward(call, jnp.full_like(lengths, call.x.shape[1]), sizes)
 
     monkeypatch.setattr(cudnn, "_forward", faulty)
-    assert "differs from the scan by" in str(cudnn.differs_from_scan())
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert "differs from the scan by" in str(cudnn.differs_from_scan())
+    assert set(precisions) == {"highest"}  # on a GPU, TF32 in either would look like a fault
 
     def failing(call, lengths, sizes):
         raise RuntimeError("CUDNN_STATUS_NOT_SUPPORTED\nin line 3")
 
     monkeypatch.setattr(cudnn, "_forward", failing)
     assert "CUDNN_STATUS_NOT_SUPPORTED in line 3" in str(cudnn.differs_from_scan())
+
+
+@pytest.mark.slow
+def test_jax_gets_its_arguments_in_its_order(monkeypatch):
+    """The two calls themselves, with JAX's functions replaced by others of the same parameters."""
+    forward, backward = cudnn._forward, cudnn._backward
+
+    def lstm_fwd(
+        x, h_0, c_0, w, seq_lengths,
+        input_size, hidden_size, num_layers, dropout, bidirectional, precision,
+    ):  # fmt: skip
+        assert (num_layers, dropout, precision) == (1, 0, jax.lax.Precision.HIGHEST)
+        sizes = cudnn.rnn_sizes(input_size, hidden_size, 1 + bidirectional)
+        results, reserve = forward(cudnn.Call(x, h_0, c_0, w), seq_lengths, sizes)
+        return results, (x, h_0, c_0, w, seq_lengths, results[0], reserve)
+
+    def lstm_bwd(
+        input_size, hidden_size, num_layers, dropout, bidirectional, precision,
+        residuals, gradients,
+    ):  # fmt: skip
+        *call, lengths, y, reserve = residuals
+        sizes = cudnn.rnn_sizes(input_size, hidden_size, 1 + bidirectional)
+        return *backward(cudnn.Call(*call), lengths, y, reserve, gradients, sizes), None
+
+    for ours in (lstm_fwd, lstm_bwd):
+        theirs = getattr(rnn, ours.__name__)
+        assert list(inspect.signature(ours).parameters) == list(
+            inspect.signature(theirs).parameters
+        )
+        monkeypatch.setattr(rnn, ours.__name__, ours)
+    monkeypatch.setattr(cudnn, "_forward", FORWARD)
+    monkeypatch.setattr(cudnn, "_backward", BACKWARD)
+    assert cudnn.differs_from_scan() is None
 
 
 @pytest.fixture
@@ -130,13 +168,13 @@ def fresh():
         function.cache_clear()
 
 
-def lowered_for_cuda(implementation="auto"):
+def lowered_for_cuda(implementation="auto", shape=(4, 5, 3)):
     weights = jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.ones(8)
 
     def loss(x, mask):
         return lstm(x, *weights, mask=mask, implementation=implementation)[0].sum()
 
-    traced = jax.jit(jax.grad(loss)).trace(jnp.ones((4, 5, 3)), jnp.ones((4, 5), bool))
+    traced = jax.jit(jax.grad(loss)).trace(jnp.ones(shape), jnp.ones(shape[:2], bool))
     return traced.lower(lowering_platforms=("cuda",)).as_text()
 
 
@@ -162,6 +200,13 @@ def test_auto_lowers_cudnn_for_cuda(monkeypatch, fresh):
     monkeypatch.setattr(recurrence, "_default_platform", lambda: "cuda")
     assert lstm_implementation() == ("cudnn", "an NVIDIA GPU, float32")
     assert lstm_implementation("cudnn") == ("cudnn", "asked for")
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (4, 0, 3)], ids=str)
+def test_empty_arrays_never_reach_cudnn(monkeypatch, fresh, shape):
+    monkeypatch.setattr(cudnn, "differs_from_scan", lambda: None)
+    monkeypatch.setattr(cudnn, "_forward", lambda *_: pytest.fail("cuDNN is called"))
+    lowered_for_cuda(shape=shape)
 
 
 def test_asked_for_where_it_cannot_run_it_is_refused(monkeypatch, fresh):
