@@ -13,6 +13,7 @@ from bahdanau_jax.layers.cpu_kernel.backward import bahdanau_backward_part
 from bahdanau_jax.layers.cpu_kernel.build import (
     compiled,
     free,
+    getpagesize,
     i64,
     library_function,
     madvise,
@@ -178,8 +179,9 @@ def attribute(frame, n):
 def huge_pages(address, size):
     """Asks for huge pages for a large new buffer. 4 KB page faults would cost half as much as the work."""
     if LINUX and size >= 1 << 22:
-        start = (address + 4095) // 4096 * 4096
-        madvise(start, (address + size - start) // 4096 * 4096, types.int32(14))
+        page = i64(getpagesize())  # 4 KB on x86; 4, 16 or 64 KB on arm64. madvise takes whole pages.
+        start = (address + page - 1) // page * page
+        madvise(start, (address + size - start) // page * page, types.int32(14))
 
 
 @compiled(1)

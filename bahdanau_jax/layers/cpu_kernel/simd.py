@@ -4,6 +4,7 @@ Addresses are plain int64. `vec` is a vector register of LANES float32, with + -
 """
 
 import operator
+import platform
 
 import numpy as np
 from llvmlite import ir
@@ -13,15 +14,21 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from bahdanau_jax.layers.cpu_kernel.build import aligned_alloc, cpu_features, f32, i64, njit
 
-# LANES: floats in a vector register. TILE_ROWS: rows of a product's tile. A tile accumulates TILE_ROWS * 4
-# vectors in registers; AVX-512 and NEON have 32 registers, AVX2 has 16.
-_features = cpu_features()
-if "avx512f" in _features:
-    LANES, TILE_ROWS = 16, 6
-elif {"avx2", "fma"} <= _features:
-    LANES, TILE_ROWS = 8, 3
-else:
-    LANES, TILE_ROWS = 4, 6 if "neon" in _features else 3
+
+def tile_shape(features: frozenset[str], machine: str) -> tuple[int, int]:
+    """Returns the floats in a vector register, and the rows of a product's tile.
+
+    A tile accumulates 4 vectors a row in registers: AVX-512 and NEON have 32, AVX2 and SSE have 16.
+    """
+    if "avx512f" in features:
+        return 16, 6
+    if {"avx2", "fma"} <= features:
+        return 8, 3
+    # Every arm64 CPU has NEON, but LLVM's list of features is empty on macOS.
+    return 4, 6 if machine.lower() in ("arm64", "aarch64") else 3
+
+
+LANES, TILE_ROWS = tile_shape(cpu_features(), platform.machine())
 LANES = np.int64(LANES)  # an int is a literal to numba, which would compile callees again for each
 VECTORS = np.int64(4)  # vectors in a row of a tile: the four gates of LANES hidden units
 PANEL = VECTORS * LANES  # floats in a row of a tile
