@@ -1,6 +1,7 @@
 """Splits a layer's batch over the devices of the mesh around it (`jax.set_mesh`)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def over_devices(compute: Callable) -> Callable:
       compute: takes `Arguments`; returns outputs [batch, time, ...], and h and c [directions, batch, hidden].
     """
     mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if AXIS in mesh.manual_axes else mesh.shape.get(AXIS, 1)
+    devices = 1 if mesh.manual_axes else mesh.shape.get(AXIS, 1)  # inside shard_map: its own share
     if devices == 1:
         return compute
     rows, states, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
@@ -56,6 +57,19 @@ def over_devices(compute: Callable) -> Callable:
         return outputs[:batch], h[:, :batch], c[:, :batch]
 
     return padded
+
+
+def vary_alike(arguments: Arguments) -> Arguments:
+    """Makes all arrays vary over the same axes of a `jax.shard_map` around.
+
+    The gradient of weights that all devices share then becomes a sum over the devices.
+    """
+    # [of each array, the axes]; empty unless shard_map checks them (check_vma)
+    axes: Any = jax.tree.map(lambda x: jax.typeof(x).mat.varying, arguments)
+    every = frozenset().union(*jax.tree.leaves(axes, is_leaf=lambda x: isinstance(x, frozenset)))
+    return jax.tree.map(
+        lambda x, own: jax.lax.pcast(x, tuple(sorted(every - own)), to="varying"), arguments, axes
+    )
 
 
 def in_auto_mode(function: Callable, inputs, out_specs: Callable) -> Callable:

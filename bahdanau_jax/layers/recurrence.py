@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from bahdanau_jax.layers import implementations, primitives
-from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch
+from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
 
 IMPLEMENTATIONS = ("auto", "scan", "native", "cudnn")
@@ -190,7 +190,7 @@ def _run_layer(
         )
         scale = None if input_scale is None else input_scale[only]
         weights = kernel[only], recurrent_kernel[only], bias[only]
-        return compute(Arguments(inputs, mask, scale, *weights, h, c))
+        return compute(vary_alike(Arguments(inputs, mask, scale, *weights, h, c)))
 
     if not 0 < chunk_size < inputs.shape[1]:
         outputs, h, c = run(inputs, mask, h, c)

@@ -613,3 +613,30 @@ def test_equals_pytorch(pattern):
         ):
             theirs_grad = getattr(peer, f"{theirs}_l0{suffix}").grad.numpy()
             np.testing.assert_allclose(mine, theirs_grad, atol=1e-4, err_msg=theirs + suffix)
+
+
+def test_without_dropout_a_layer_has_no_random_state():
+    x = jnp.ones((1, 2, 4))
+    for layer in (LSTM(4, 3, rngs=nnx.Rngs(0)), BiLSTM(4, 3, rngs=nnx.Rngs(0))):
+        graph, state = nnx.split(layer)
+        gradient = jax.grad(lambda state, g=graph: jnp.sum(nnx.merge(g, state)(x)[0]))(state)
+        assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("implementation", ["auto", "scan"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32", "bool", "list"])
+def test_inputs_of_any_dtype_are_near_those_of_float32(dtype, implementation):
+    encoder = BiLSTM(FEATURES, HIDDEN, implementation=implementation, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).integers(0, 2, (2, 4, FEATURES))
+    given = x.tolist() if dtype == "list" else x.astype(jnp.dtype(dtype))
+    mask = [[True] * 4, [False] * 4]
+    outputs, (h, c) = encoder(given, mask)
+    assert outputs.dtype == (dtype if dtype in ("float16", "bfloat16") else "float32")
+    assert h.dtype == c.dtype == jnp.float32
+    want = encoder(np.float32(x), np.array(mask))[0]
+    np.testing.assert_allclose(np.float32(outputs), want, atol=1e-2)
+
+
+def test_complex_inputs_are_refused():
+    with pytest.raises(ValueError, match="expected real numbers, got complex64"):
+        BiLSTM(4, 3, rngs=nnx.Rngs(0))(np.ones((1, 2, 4), np.complex64))

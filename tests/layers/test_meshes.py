@@ -77,6 +77,16 @@ for name in ("data", "batch"):
     mesh, rows = jax.make_mesh((2,), (name,), (AxisType.Auto,)), P(name)
     split = jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows, check_vma=False)
     close(plain, jax.jit(split)(x))
+
+# With check_vma, the gradient of shared weights is summed over the devices, also where one axis is not manual.
+graph, state = nnx.split(layer)
+gradient = jax.grad(lambda state, x: jnp.sum(jnp.sin(nnx.merge(graph, state)(x)[0])))
+plain = jax.tree.map(np.asarray, gradient(state, x))
+for sizes, manual in (((2, 1), {"batch", "data"}), ((2, 1), {"batch"}), ((1, 2), {"batch"})):
+    mesh = jax.make_mesh(sizes, ("batch", "data"), (AxisType.Auto,) * 2)
+    split = jax.shard_map(
+        gradient, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), axis_names=manual)
+    close(plain, jax.jit(split)(state, x))
 """
 
 
