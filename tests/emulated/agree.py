@@ -45,7 +45,6 @@ def main() -> int:
     mask = rng.random((batch, steps)) < 0.6
     mask[0] = False
     print(f"{platform.machine()}, LLVM's name of the CPU: {binding.get_host_cpu_name()}")
-    print(f"'auto' declines the kernel because: {cpu_kernel.declined()}")
     start = time.perf_counter()
     if (obstacle := cpu_kernel.obstacle()) is not None:
         print(f"the kernel cannot run: {obstacle}")
@@ -54,6 +53,7 @@ def main() -> int:
 
     print(f"compiled in {time.perf_counter() - start:.0f} s", end="; ")
     print(f"{simd.LANES} lanes, {simd.TILE_ROWS} rows in a tile")
+    print(f"'auto' declines the kernel because: {cpu_kernel.declined()}")
     found, expected = (results_and_gradients(name, arrays, mask) for name in ("native", "scan"))
     worst = max(
         float(np.max(np.abs(a - b)) / max(1, np.max(np.abs(b))))
