@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,8 +69,8 @@ def long_texts(megabytes: int) -> Iterator[tuple[str, int]]:
     while size < megabytes * 10**6:
         label = int(rng.integers(2))
         first, second = rng.choice(np.flatnonzero(train.labels == label), 2)
-        text = train.texts[first][: len(train.texts[first]) // 2]
-        text += train.texts[second][len(train.texts[second]) // 2 :]
+        begin, end = str(train.texts[first]), str(train.texts[second])
+        text = begin[: len(begin) // 2] + end[len(end) // 2 :]
         size += len(text) + 4
         yield text, label
 

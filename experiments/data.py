@@ -66,7 +66,7 @@ def classes_table(names: Sequence[str], looks: dict[str, PartLook]) -> Table:
         cells = (
             f"{x.counts[i]:,} ({x.counts[i] / max(x.counts.sum(), 1):.1%})" for x in looks.values()
         )
-        table.add_row(printable(names[i]), *cells)
+        table.add_row(printable(str(names[int(i)])), *cells)
     if len(order) > CLASSES_SHOWN:
         rest = order[CLASSES_SHOWN:]
         table.add_row(f"{len(rest):,} more", *(f"{x.counts[rest].sum():,}" for x in looks.values()))
