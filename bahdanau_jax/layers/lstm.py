@@ -141,7 +141,9 @@ def _arrays(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_s
     """Converts whatever NumPy takes (lists, integers, float64) to JAX arrays; None stays None."""
     inputs, kernel, recurrent_kernel, bias = map(floating, (inputs, kernel, recurrent_kernel, bias))
     mask = None if mask is None else jnp.asarray(mask)
-    initial_state = None if initial_state is None else tuple(map(floating, initial_state))
+    if initial_state is not None:
+        h, c = initial_state
+        initial_state = floating(h), floating(c)
     input_scale = None if input_scale is None else floating(input_scale)
     return inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale
 
