@@ -147,7 +147,7 @@ class Checkpoints:
         if damaged:
             reasons = "; ".join(map(str, damaged.values()))
             raise InputError(
-                f"{reasons}; expected one checkpoint that is whole. Nothing was changed: another "
+                f"{reasons}; expected one that is whole and fits the model. Nothing was changed: another "
                 "--workdir starts from step 0"
             )
         return None

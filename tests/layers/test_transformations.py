@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from bahdanau_jax.layers import bilstm
+from bahdanau_jax.layers import BiLSTM, bilstm
 
 BATCH, TIME, FEATURES, HIDDEN = 2, 3, 2, 2
 
@@ -182,3 +183,29 @@ def close(got, expected, tolerance):
     for path, want in expected.items():
         error = np.abs(got[path] - want).max() / max(1, np.abs(want).max())
         assert error < tolerance, f"{jax.tree_util.keystr(path)}: {error}"  # also where NaN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("implementation", ["scan", "native"])
+def test_nnx_vmap_over_layers_and_nnx_remat(implementation):
+    """Two layers side by side equal one after the other; recomputation changes no gradient."""
+
+    @nnx.vmap(in_axes=0)
+    def make(rngs):
+        return BiLSTM(FEATURES, HIDDEN, implementation=implementation, rngs=rngs)
+
+    both = make(nnx.Rngs(0).split(2))
+    x = np.random.default_rng(0).normal(size=(BATCH, TIME, FEATURES)).astype(np.float32)
+    outputs = nnx.jit(nnx.vmap(lambda layer, x: layer(x)[0], in_axes=(0, None)))(both, x)
+    graphdef, state = nnx.split(both)
+    for i in range(2):
+        one = nnx.merge(graphdef, jax.tree.map(lambda leaf, i=i: leaf[i], state))
+        np.testing.assert_allclose(outputs[i], nnx.jit(lambda layer: layer(x)[0])(one), atol=1e-6)
+
+    def loss(layer):
+        return jnp.sum(layer(x)[0] ** 2)
+
+    want = nnx.jit(nnx.grad(loss))(one)
+    got = nnx.jit(nnx.grad(lambda layer: nnx.remat(loss)(layer)))(one)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)

@@ -191,7 +191,7 @@ def test_if_every_checkpoint_is_damaged_nothing_is_changed_and_the_error_is_one_
     folder = copy(saved, tmp_path / "run")
     for path in (*files(folder / "3"), *files(folder / "7")):
         empty(path)
-    with pytest.raises(InputError, match="expected one checkpoint that is whole") as error:
+    with pytest.raises(InputError, match="expected one that is whole and fits the model") as error:
         restore(tmp_path / "run")
     message = str(error.value)
     assert "\n" not in message and "remove" not in message
