@@ -179,9 +179,7 @@ def attribute(frame, n):
 def huge_pages(address, size):
     """Asks for huge pages for a large new buffer. 4 KB page faults would cost half as much as the work."""
     if LINUX and size >= 1 << 22:
-        page = i64(
-            getpagesize()
-        )  # 4 KB on x86; 4, 16 or 64 KB on arm64. madvise takes whole pages.
+        page = i64(getpagesize())  # madvise takes whole pages: 4 KB on x86, up to 64 KB on arm64
         start = (address + page - 1) // page * page
         madvise(start, (address + size - start) // page * page, types.int32(14))
 
