@@ -1,6 +1,6 @@
 """Compares the CPU kernel with the scan on this CPU, and prints what it saw. Exits 1 where they differ.
 
-`arm64.sh` runs it on an emulated arm64 CPU. On an x86-64 CPU without FMA (JAX itself needs AVX):
+`arm64.sh` runs it on an emulated arm64 CPU. On an x86-64 CPU without FMA:
 
     qemu-x86_64 -cpu max,fma=off,avx2=off .venv/bin/python -m tests.emulated.agree
 """
