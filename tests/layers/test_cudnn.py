@@ -109,7 +109,7 @@ def test_a_fault_is_noticed_and_named(monkeypatch):
     forward, precisions = cudnn._forward, []
 
     def faulty(call, lengths, sizes):  # as a library that ignores the lengths
-        precisions.append(jax.config.jax_default_matmul_precision)
+        precisions.append(jax.config.jax_default_matmul_precision)  # pyright: ignore[reportAttributeAccessIssue]
         return forward(call, jnp.full_like(lengths, call.x.shape[1]), sizes)
 
     monkeypatch.setattr(cudnn, "_forward", faulty)
