@@ -27,6 +27,12 @@ settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items):
+    """Files with long tests start first: at the end, one of them would keep a single core busy."""
+    long = {item.path for item in items if item.get_closest_marker("long")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A TFDS data folder with the small reviews; not to be changed."""

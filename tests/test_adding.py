@@ -14,6 +14,7 @@ PAGE = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     not (ROOT / ".venv" / "bin" / "python").exists(), reason="needs ./launch.sh's .venv"
 )

@@ -20,7 +20,7 @@ from bahdanau_jax.runs import multihost
 from bahdanau_jax.training import train
 from experiments import imdb_tiny, run
 
-pytestmark = pytest.mark.slow  # trains, or compiles for long
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # trains, or compiles for long
 
 ROOT = Path(run.__file__).parent.parent
 KUBEFLOW = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}

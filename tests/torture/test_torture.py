@@ -26,6 +26,7 @@ SMALL = [
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_stopped_and_damaged_runs_are_bit_identical(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     counts = ["--kills=1", "--terms=1", "--corruptions=2", f"--out={tmp_path / 'torture'}"]
