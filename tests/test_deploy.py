@@ -22,12 +22,13 @@ print(jax.process_index(), jax.process_count(), multihost.first_says(7 + jax.pro
 multihost.leave()
 ' "$@"
 """
-# In place of SLURM's: two tasks on this machine.
+# In place of SLURM's: two tasks on this machine. Their lines would mix in one pipe.
 SRUN = """#!/usr/bin/env bash
 export SLURM_NTASKS=2 SLURM_STEP_NODELIST=localhost SLURM_LOCALID=0
-SLURM_PROCID=1 "$@" &
+SLURM_PROCID=1 "$@" >second &
 SLURM_PROCID=0 "$@"
 wait
+cat second
 """
 
 

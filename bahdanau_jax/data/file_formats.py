@@ -38,7 +38,7 @@ def read_texts(lines: Iterable[bytes], *, name: str, form: str, column: str) -> 
       name: name of the file, for messages.
       form: one of `FORMATS`. "txt" has a text on each line, even on an empty one. "csv" and "tsv" have a
         header. "jsonl" has an object on each line. "csv", "tsv" and "jsonl" skip blank lines.
-      column: the column or field that holds the text; "txt" has none.
+      column: the column or field that holds the text, or several, separated by commas; "txt" has none.
 
     Raises:
       InputError: when the generator reaches the fault: the column is missing, a quote is never closed, a record
@@ -64,8 +64,11 @@ def read_texts(lines: Iterable[bytes], *, name: str, form: str, column: str) -> 
         _, header = next(rows, (0, None))
         if header is None:
             raise InputError(f"{name} is empty; expected a header with the column {column!r}")
-        (position,), *_ = positions(Columns(column, "", "", ""), header, Path(name))
-        yield from (row[position] for _, row in rows)
+        text, *_ = positions(Columns(column, "", "", ""), header, Path(name))
+        if not text:
+            raise InputError(f"{name}: the column is ''; expected one of {', '.join(map(repr, header))}")
+        for _, row in rows:
+            yield "\n".join(row[i] for i in text if row[i])  # several are joined as in training
 
 
 def _decode(lines: Iterable[bytes], name: str) -> Iterator[str]:

@@ -156,7 +156,7 @@ def _known_parts(dataset: Dataset) -> dict[str, Examples]:
 
 
 def _counts(examples: Examples, names: Sequence[str]) -> np.ndarray:
-    return np.bincount(examples.labels, minlength=len(names))
+    return np.bincount(examples.labels, minlength=len(names))[: len(names)]
 
 
 def _repeated(parts: dict[str, Examples]) -> Iterable[str]:
