@@ -66,7 +66,9 @@ def read_texts(lines: Iterable[bytes], *, name: str, form: str, column: str) -> 
             raise InputError(f"{name} is empty; expected a header with the column {column!r}")
         text, *_ = positions(Columns(column, "", "", ""), header, Path(name))
         if not text:
-            raise InputError(f"{name}: the column is ''; expected one of {', '.join(map(repr, header))}")
+            raise InputError(
+                f"{name}: the column is ''; expected one of {', '.join(map(repr, header))}"
+            )
         for _, row in rows:
             yield "\n".join(row[i] for i in text if row[i])  # several are joined as in training
 
