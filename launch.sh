@@ -31,7 +31,8 @@ main() {
         shift
         install test
         cd "$root"
-        local parallel=(--numprocesses=auto --maxprocesses=4 --dist=loadfile) # one file at a time per core
+        # One file at a time per core, in the order that tests/conftest.py gives them.
+        local parallel=(--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder)
         if [[ ${1:-} == --fast ]]; then
             shift
             set -- "${parallel[@]}" -m "not slow" "$@"
