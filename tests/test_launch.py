@@ -260,7 +260,7 @@ def test_a_signal_reaches_every_process(machine):
     assert machine.calls().count("told TERM") == 2
 
 
-ALL_CORES = "--numprocesses=auto --maxprocesses=4 --dist=loadfile"
+ALL_CORES = "--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder"
 
 
 @pytest.mark.parametrize(
