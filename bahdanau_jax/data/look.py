@@ -11,6 +11,7 @@ import numpy as np
 
 from bahdanau_jax.data.dataset import Dataset, Examples, hashes_of, take
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.token_ids import UNKNOWN
 
 _SAMPLE = 1_000  # texts whose letters are looked at
 _LETTERS = 1_000  # of each
@@ -110,7 +111,7 @@ def look(dataset: Dataset, encode) -> dict[str, PartLook]:
 
     Args:
       dataset: the data set.
-      encode: from a text to its ids, with 2 for unknown words and 1 first.
+      encode: from a text to its ids, as `Vocabulary.encode`.
     """
     parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.read_test()}
     train = hashes_of(dataset.train.texts)
@@ -120,7 +121,7 @@ def look(dataset: Dataset, encode) -> dict[str, PartLook]:
         lengths, unknown = np.zeros(len(examples), int), 0
         for i, text in enumerate(examples.texts):
             ids = encode(text)
-            lengths[i], unknown = len(ids) - 1, unknown + int(np.count_nonzero(ids == 2))
+            lengths[i], unknown = len(ids) - 1, unknown + int(np.count_nonzero(ids == UNKNOWN))
         words = lengths.sum()
         looks[part] = PartLook(
             counts=_counts(examples, dataset.label_names),

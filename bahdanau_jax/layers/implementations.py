@@ -60,7 +60,7 @@ def _say_once(line: str) -> None:
     _log.warning(line)
 
 
-def _share_records(layer: Layer) -> set[str]:
+def _usable(layer: Layer) -> set[str]:
     """The implementations besides the scan that may run this layer."""
     names = (name for _, name in layer.platforms)
     return {
@@ -73,7 +73,7 @@ def _share_records(layer: Layer) -> set[str]:
 def record_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, jnp.dtype]]:
     """Shapes and dtypes of the records of a layer, from the shapes of its arguments."""
     shapes = _scan_records(arguments)
-    names = _share_records(layer)
+    names = _usable(layer)
     if not names:
         return [(shape, layer.carry_dtype) for shape in shapes]
     sizes = {MODULES[name].record_size(layer, arguments) for name in names}
@@ -99,7 +99,7 @@ def run_saving(name: str, layer: Layer, arguments: Arguments) -> tuple[scan.Resu
         results, records = MODULES[name].run_saving(layer, arguments, shape[0])
         return results, [records]
     results, records = scan.run_saving(layer, arguments)
-    if _share_records(layer):
+    if _usable(layer):
         flat = [jax.lax.bitcast_convert_type(x, jnp.int32).reshape(-1) for x in records]
         unused = shape[0] - sum(x.size for x in flat)
         records = [jnp.concatenate([*flat, jnp.zeros(unused, jnp.int32)])]
@@ -116,7 +116,7 @@ def gradients(
     """Returns the gradients of inputs, kernel, recurrent_kernel, bias, h and c."""
     if name != "scan":
         return MODULES[name].gradients(layer, arguments, records[0], of_results)
-    if _share_records(layer):
+    if _usable(layer):
         shapes, flat, start = _scan_records(arguments), records[0], 0
         records = []
         for shape in shapes:

@@ -6,7 +6,15 @@ Those that only predict have neither `train` nor `make_layer`.
 """
 
 import dataclasses
+import os
 from typing import Any
+
+
+def threads() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)

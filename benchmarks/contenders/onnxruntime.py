@@ -1,6 +1,5 @@
 """ONNX Runtime: ours, exported as `experiments.export --output=x.onnx` does. It predicts and cannot train."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +8,13 @@ import numpy as np
 import onnxruntime
 
 from bahdanau_jax.interop.onnx_graph import to_onnx
+from bahdanau_jax.training.steps import MICROBATCH_ROWS
+from benchmarks.contenders import threads
 from benchmarks.contenders.ours import make_model
 from benchmarks.data import pad
 from benchmarks.network import Sizes
 
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-BATCH = 64  # as ours predicts on a CPU
+BATCH = MICROBATCH_ROWS  # as ours predicts on a CPU
 
 
 class Network:
@@ -42,7 +42,7 @@ class Network:
         model = make_model(sizes)
         model.eval()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
+        options.intra_op_num_threads = threads()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.onnx"
             file.write_bytes(to_onnx(model).SerializeToString())

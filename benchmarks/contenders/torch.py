@@ -4,19 +4,17 @@ Padded, as usual: the forward state is gathered at each review's end and the att
 backward direction starts in the padding, since nn.LSTM takes no mask. `packed` is exact and slow on a CPU.
 """
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.contenders import threads
 from benchmarks.data import pad
 from benchmarks.network import Sizes
 
-torch.set_num_threads(
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-)
+torch.set_num_threads(threads())
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 

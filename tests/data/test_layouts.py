@@ -165,7 +165,7 @@ def test_doccano(tmp_path):
 
 
 def test_label_studio(tmp_path):
-    """A JSON list of tasks; what was annotated is deep inside."""
+    """A JSON list of tasks. The label is nested deep in each of them."""
     path = tmp_path / "project-1.json"
 
     def task(i):

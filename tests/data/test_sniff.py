@@ -1,4 +1,4 @@
-"""Files are read as they were written, whatever wrote them; what is changed is counted and said."""
+"""Files of many programs are read as they were written. Each change is counted and reported."""
 
 import csv
 import gzip
