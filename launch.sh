@@ -89,12 +89,14 @@ run() {
     trap 'forward INT' INT
     trap 'forward TERM' TERM HUP
     while [[ $signals -eq 0 ]]; do
+        child=''
         if [[ $processes -gt 1 ]]; then
             together "$@" &
         else
             "$python" -P -m experiments.run "$@" &
         fi
         child=$!
+        [[ -z $early ]] || kill "-$early" "$child" 2>/dev/null || true
         wait_for_child
         case $code in
         0 | 2 | 66 | 130) break ;; # done; wrong input; no data; Ctrl-C twice
@@ -153,10 +155,14 @@ together() {
 
 signal_all() { kill "-$1" ${pids[@]+"${pids[@]}"} 2>/dev/null || true; }
 
-child='' signals=0
+child='' early='' signals=0
 forward() {
     signals=$((signals + 1))
-    kill "-$1" "$child" 2>/dev/null || true
+    if [[ -z $child ]]; then
+        early=$1 # the child may run already, but its number is not known yet
+    else
+        kill "-$1" "$child" 2>/dev/null || true
+    fi
 }
 
 # Sets $code to the child's exit code. `wait` also returns when a signal arrives or the child is stopped.

@@ -74,11 +74,11 @@ class Machine:
             check=False,
         )
 
-    def start(self, *arguments: str):
+    def start(self, *arguments: str, **environment: str):
         return subprocess.Popen(
             [self.root / "launch.sh", *arguments],
             cwd=self.folder,
-            env=self.environment(),
+            env=self.environment() | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -225,6 +225,18 @@ def test_a_signal_reaches_the_run_once_and_prevents_a_restart(machine, name):
         f"told {'INT' if name == 'INT' else 'TERM'}",
     ]
     assert "restarting" not in errors
+
+
+def test_a_signal_reaches_a_run_that_has_just_started(machine):
+    """It comes when the run is ready and launch.sh does not know its number yet."""
+    slow = machine.folder / "slow.sh"
+    slow.write_text("set -T; trap '[[ $BASH_COMMAND != child=?! ]] || sleep 1' DEBUG")
+    process = machine.start("--retry", "--config.wait=1", BASH_ENV=str(slow))
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert machine.calls()[-1] == "told TERM"
 
 
 def test_each_process_gets_its_number(machine):
