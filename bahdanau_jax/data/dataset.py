@@ -220,13 +220,14 @@ def choose_by_class(
         quota = np.floor(shares).astype(int)
         quota[np.argsort(quota - shares, kind="stable")[: size - quota.sum()]] += 1
         most = np.minimum(most, quota)
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     ends = np.flatnonzero(np.r_[keys[order][1:] != keys[order][:-1], True]) + 1
     found, total, begin = np.zeros(len(keys), bool), 0, 0
     left, ordered, room = most.tolist(), labels[order].tolist(), int(most.sum())
     for end in ends.tolist():
         start, begin = begin, end
-        needed = collections.Counter(ordered[start:end])
+        single = end - start == 1
+        needed = {ordered[start]: 1} if single else collections.Counter(ordered[start:end])
         if all(left[label] >= count for label, count in needed.items()):
             found[start:end] = True
             total, room = total + end - start, room - (end - start)

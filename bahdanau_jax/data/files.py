@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bahdanau_jax.data.arrow_files import from_arrow
 from bahdanau_jax.data.dataset import (
     Dataset,
     Examples,
@@ -22,8 +23,9 @@ from bahdanau_jax.data.dataset import (
 )
 from bahdanau_jax.data.objects import from_objects
 from bahdanau_jax.data.parts import Part
+from bahdanau_jax.data.record_batches import Record, RecordBatch, in_batches
 from bahdanau_jax.data.sniff import Layout, guess_encoding, one_line_errors, sniff
-from bahdanau_jax.data.tables import Columns, Record, from_table
+from bahdanau_jax.data.tables import Columns, from_table
 from bahdanau_jax.errors import InputError
 
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
@@ -95,7 +97,7 @@ def load_files(
             name = file.name if plain else given
             part = Part(name, row, label, classes, refuse=bad_bytes == "refuse")
             if known is None:
-                part.read(_from_folder(file, encoding, part))
+                part.read(in_batches(_from_folder(file, encoding, part)))
             else:
                 part.read(_from_file(file, columns, known, part))
         return part
@@ -166,16 +168,17 @@ def assemble(
     )
 
 
-def _from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[Record]:
+def _from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[RecordBatch]:
     """The records of a file, from `sniff`ed to read."""
     if layout.format in ("csv", "fasttext"):
-        described, records = from_table(path, columns, layout, part.count)
+        described, batches = from_table(path, columns, layout, part.count)
     else:
-        described, records = from_objects(path, columns, layout)
+        read = from_objects if layout.format in ("json", "jsonl") else from_arrow
+        described, batches = read(path, columns, layout)
     part.note(f"reading {path.name} as {layout}; {described}")
     if layout.stray:
         part.note(f"{path.name}: carriage returns inside lines, read as blanks: {layout.stray:,}")
-    yield from records
+    yield from batches
 
 
 def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:

@@ -7,10 +7,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bahdanau_jax.data.dataset import Dataset
 from bahdanau_jax.data.files import PARTS, UNLABELLED, assemble
 from bahdanau_jax.data.parts import Part
-from bahdanau_jax.data.tables import Columns, Record, positions, two_columns
+from bahdanau_jax.data.record_batches import RecordBatch
+from bahdanau_jax.data.tables import Columns, positions, two_columns
 from bahdanau_jax.errors import DataNotFound, InputError, one_line
 
 
@@ -61,7 +64,7 @@ def load_hub(
     def read(split: str, classes: tuple[str, ...]) -> Part:
         part = Part(f"{title}/{split}", "row", field, classes, refuse=False)
         others = [x for x in splits if split == "train" and x in UNLABELLED]
-        part.read(chain.from_iterable(_records(splits[x], columns, name) for x in (split, *others)))
+        part.read(chain.from_iterable(_batches(splits[x], columns, name) for x in (split, *others)))
         part.note(f"reading {split} of {name}; text: {columns.text}, label: {field}")
         return part
 
@@ -98,19 +101,17 @@ def _load(name: str, data_dir: str | None) -> dict[str, Any]:
         raise DataNotFound(f"datasets cannot load {name}: {one_line(error)[:300]}") from error
 
 
-def _records(split: Any, columns: Columns, name: str) -> Iterator[Record]:
-    text, *others = positions(columns, split.column_names, Path(name))
+def _batches(split: Any, columns: Columns, name: str) -> Iterator[RecordBatch]:
     names = split.column_names
+    text, *others = positions(columns, names, Path(name))
     label, group, key = (names[found[0]] if found else None for found in others)
     classes = getattr(split.features[label], "names", None)
-    row = 0
+    row = 1
     for batch in split.iter(batch_size=1_024):
-        for i in range(len(batch[label])):
-            row += 1
-            found = batch[label][i]
-            if found == -1:
-                found = None
-            elif classes and found is not None:
-                found = classes[found]
-            texts = [batch[names[column]][i] for column in text]
-            yield row, texts, found, group and batch[group][i], key and batch[key][i]
+        labels = [
+            None if x == -1 else classes[x] if classes and x is not None else x
+            for x in batch[label]
+        ]
+        rows = np.arange(row, row := row + len(labels))
+        texts = [batch[names[i]] for i in text]
+        yield RecordBatch(rows, texts, labels, group and batch[group], key and batch[key])

@@ -1,23 +1,25 @@
-"""Texts of a file or folder, checked one by one as they are read."""
+"""Texts of a file or folder, checked as they are read."""
 
 from __future__ import annotations
 
-import array
 import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from bahdanau_jax.data.arrow_texts import ArrowTexts, ArrowWriter, Names
 from bahdanau_jax.data.dataset import Examples, hash_of
 from bahdanau_jax.data.objects import as_text, shown
+from bahdanau_jax.data.record_batches import Column, RecordBatch, distinct, is_text
 from bahdanau_jax.data.sniff import NOT_TEXT
-from bahdanau_jax.data.tables import Record
 from bahdanau_jax.errors import InputError
 
 MOST_CLASSES = 1_000  # a column with more values does not hold labels
 _SHOWN = 8  # names in a message
+_LINE_END = pa.scalar("\n", pa.large_string())
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
@@ -52,67 +54,59 @@ class Part:
         """Adds a line to `notes`."""
         self._notes.append(line)
 
-    def count(self, what: str, place: int | str) -> None:
-        """Counts a text that was changed or left out."""
+    def count(self, what: str, place: int | str, times: int = 1) -> None:
+        """Counts texts that were changed or left out, the first of which is at `place`."""
         count, first = self._counts.get(what, (0, place))
-        self._counts[what] = count + 1, str(first)
+        self._counts[what] = count + times, first
 
     @property
     def notes(self) -> list[str]:
-        """How the texts were read, and what was changed or left out."""
-        counts = [
+        """How the texts were read, and what was changed or left out, in the order of the first ones."""
+        return self._notes + [
             f"{self.name}: {what}: {count:,} (the first: {f'{self._row} {first}'.strip()})"
-            for what, (count, first) in self._counts.items()
+            for what, (count, first) in sorted(self._counts.items(), key=lambda x: x[1][1])
         ]
-        return self._notes + counts
 
-    def read(self, records: Iterable[Record]) -> None:
+    def read(self, batches: Iterable[RecordBatch]) -> None:
         """Reads and checks the texts.
 
         Raises:
           InputError: a text or a label is something else, or there are none. Names the line.
         """
-        labels, groups = array.array("i"), array.array("Q")
-        numbers, names = array.array("q"), list[str]()  # of lines, or of files
+        numbers, groups, places = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
         known = {label: i for i, label in enumerate(self.classes)}
-        cache: dict[str, int] = {}  # labels that need no cleaning
         with ArrowWriter() as texts, ArrowWriter() as ids:
-            for place, values, label, group, key in records:
-                text = self._text(values, place)
-                if not text.strip():
-                    self.count("empty texts, left out", place)
-                    continue
-                number = cache.get(label) if type(label) is str else None
-                if number is None:
-                    cleaned = self._label(label, place)
-                    number = self._number(cleaned, known, place)
-                    if cleaned and cleaned == label:
-                        cache[cleaned] = number
-                labels.append(number)
-                texts.append(text)
-                names.append(place) if isinstance(place, str) else numbers.append(place)
-                if group is not None:
-                    groups.append(hash_of(str(group)))
-                if key is not None:
-                    ids.append(self._clean(str(key), "id", place))
-            if {len(groups), len(ids)} - {0, len(labels)}:
+            for batch in batches:
+                whole = self._whole_texts(batch)
+                empty = pc.or_(pc.equal(pc.binary_length(whole), 0), pc.utf8_is_space(whole))
+                if empty.true_count:
+                    rows = np.asarray(empty)
+                    self.count("empty texts, left out", batch.places[rows][0], empty.true_count)
+                    whole, batch = whole.filter(pc.invert(empty)), batch.filter(~rows)
+                numbers.append(self._numbers(batch, known))
+                texts.append(whole)
+                places.append(batch.places)
+                groups.append(_hashes(batch.groups))
+                ids.append(self._ids(batch))
+            found = _concatenate(numbers, np.int32)
+            hashes = _concatenate(groups, np.uint64)
+            if {len(hashes), len(ids)} - {0, len(found)}:
                 raise InputError(
                     f"{self.name}: some texts have no group or no id; expected all to have"
                 )
             stored = texts.texts()
-            places = ids.texts() if len(ids) else Names(self.name, names or np.array(numbers))
-        if isinstance(places, ArrowTexts) and len(np.unique(places.hashes)) != len(places):
+            named = ids.texts() if len(ids) else Names(self.name, _concatenate(places, int))
+        if isinstance(named, ArrowTexts) and len(np.unique(named.hashes)) != len(named):
             raise InputError(f"{self.name}: two texts have the same id; expected distinct ones")
         self._sort_classes(known)
-        found = np.array(labels, np.int32)
         rows = np.flatnonzero(found >= 0)
         if not len(rows):
-            raise InputError(f"{self.name} holds no texts" + " with labels" * bool(labels))
+            raise InputError(f"{self.name} holds no texts" + " with labels" * bool(len(found)))
         order = np.empty(len(known), np.int32)
         order[[known[label] for label in self.classes]] = np.arange(len(known))
-        self.examples = Examples(stored.take(rows), order[found[rows]], places.take(rows))
+        self.examples = Examples(stored.take(rows), order[found[rows]], named.take(rows))
         self.unlabelled = stored.take(np.flatnonzero(found < 0))
-        self.groups = np.array(groups, np.uint64)[rows] if groups else None
+        self.groups = hashes[rows] if len(hashes) else None
 
     def _sort_classes(self, known: Collection[str]) -> None:
         self.classes = self.classes or sort_labels(known)
@@ -125,14 +119,29 @@ class Part:
     def _where(self, place: int | str) -> str:
         return f"{self.name}: {self._row} {place}" if self._row else f"{self.name}/{place}"
 
-    def _text(self, values: Sequence[Any], place: int | str) -> str:
-        if len(values) == 1:
-            return self._clean(values[0], "text", place)
-        parts = (self._clean(value, "text", place) for value in values)
-        return "\n".join(part for part in parts if part)
+    def _whole_texts(self, batch: RecordBatch) -> pa.LargeStringArray:
+        columns = [self._strings(column, "text", batch.places) for column in batch.texts]
+        if len(columns) == 1:
+            return columns[0]
+        # Empty ones are left out, as nulls are.
+        columns = [pc.if_else(pc.equal(column, ""), None, column) for column in columns]
+        return pc.binary_join_element_wise(*columns, _LINE_END, null_handling="skip")
 
-    def _clean(self, value: Any, field: str, place: int | str) -> str:
-        """A text without what UTF-8 cannot hold; "" for a null."""
+    def _strings(self, column: Column, field: str, places: np.ndarray) -> pa.LargeStringArray:
+        """Texts without what UTF-8 cannot hold; "" for a null."""
+        if isinstance(column, pa.Array):
+            if is_text(column):
+                return column.cast(pa.large_string()).fill_null("")
+            column = column.to_pylist()
+        else:
+            try:
+                return pa.array(column, pa.large_string()).fill_null("")
+            except (pa.ArrowException, UnicodeError):
+                pass  # one of them is no text, or holds bad bytes
+        cleaned = map(self._clean, column, [field] * len(column), places)
+        return pa.array(list(cleaned), pa.large_string())
+
+    def _clean(self, value: Any, field: str, place: int | str, times: int = 1) -> str:
         if value is None:
             return ""
         if not isinstance(value, str):
@@ -144,10 +153,30 @@ class Part:
                 f"{self._where(place)} has bytes in {field!r} that are not text in the file's encoding; "
                 "expected another config.data.encoding, or config.data.bad_bytes=replace"
             )
-        self.count("texts or labels with bad bytes, read as U+FFFD", place)
+        self.count("texts or labels with bad bytes, read as U+FFFD", place, times)
         return NOT_TEXT.sub("\ufffd", value)
 
-    def _label(self, value: Any, place: int | str) -> str:
+    def _ids(self, batch: RecordBatch) -> pa.LargeStringArray:
+        ids = [] if batch.ids is None else batch.ids
+        if isinstance(ids, pa.Array):
+            ids = ids.drop_null() if is_text(ids) else ids.to_pylist()
+        if isinstance(ids, list):
+            ids = [str(x) for x in ids if x is not None]
+        return self._strings(ids, "id", batch.places)
+
+    def _numbers(self, batch: RecordBatch, known: dict[str, int]) -> np.ndarray:
+        """Numbers of the labels, int32 [n]; -1: none."""
+        values, which = distinct(batch.labels)
+        firsts = np.empty(len(values), int)
+        firsts[which[::-1]] = np.arange(len(which))[::-1]  # of equal places the last one counts
+        counts = np.bincount(which, minlength=len(values)).tolist()
+        numbers = np.empty(len(values), np.int32)
+        for i, (value, first, times) in enumerate(zip(values, firsts, counts, strict=True)):
+            place = batch.places[first]
+            numbers[i] = self._number(self._label(value, place, times), known, place, times)
+        return numbers[which]
+
+    def _label(self, value: Any, place: int | str, times: int) -> str:
         """The label as text, "" if there is none."""
         if isinstance(value, list) and len(value) < 2:
             value = value[0] if value else None
@@ -163,9 +192,9 @@ class Part:
             case float() if value.is_integer():
                 return str(int(value))
             case str():
-                label = self._clean(value, self._label_field, place)
+                label = self._clean(value, self._label_field, place, times)
                 if label.strip() != label:
-                    self.count("labels with blanks around them, removed", place)
+                    self.count("labels with blanks around them, removed", place, times)
                 label = label.strip().removeprefix("__label__")
                 whole = _WHOLE.fullmatch(label)
                 return whole[1] if whole else label
@@ -174,9 +203,9 @@ class Part:
             "true, false, or a list of one of them"
         )
 
-    def _number(self, label: str, known: dict[str, int], place: int | str) -> int:
+    def _number(self, label: str, known: dict[str, int], place: int | str, times: int) -> int:
         if not label:
-            self.count("texts without a label, kept as unlabelled", place)
+            self.count("texts without a label, kept as unlabelled", place, times)
             return -1
         if self.classes and label not in known:
             raise InputError(
@@ -184,6 +213,17 @@ class Part:
                 f"expected one of {_list(self.classes)}"
             )
         return known.setdefault(label, len(known))
+
+
+def _hashes(groups: Column | None) -> np.ndarray:
+    """The hashes of groups, uint64 [n], without those of nulls."""
+    values, which = distinct(groups if groups is not None else [])
+    hashes = np.array([hash_of(str(value)) for value in values], np.uint64)
+    return hashes[which[np.array([value is not None for value in values], bool)[which]]]
+
+
+def _concatenate(arrays: Sequence[np.ndarray], dtype: Any) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype)
 
 
 def sort_labels(labels: Collection[str]) -> tuple[str, ...]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bahdanau_jax.data.csv_blocks import Rows, in_blocks, row_blocks
+from bahdanau_jax.data.csv_rows import csv_rows
+from bahdanau_jax.data.record_batches import RecordBatch
 from bahdanau_jax.data.sniff import Layout, open_lines
 from bahdanau_jax.errors import InputError
-
-# Characters of a CSV field. A quote without its pair would otherwise take the rest of the file.
-_LONGEST = 2**26
 
 _SWALLOWED = (
     "texts that hold a line like a row (if a quote lacks its pair, set config.data.quoting=no)"
 )
-
-# Line, row or file name; the texts to join; label, group and id.
-Record = tuple[int | str, list[Any], Any, Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Columns:
 
 def from_table(
     path: Path, columns: Columns, layout: Layout, count: Callable[[str, int], object]
-) -> tuple[str, Iterator[Record]]:
+) -> tuple[str, Iterator[RecordBatch]]:
     """Records of CSV and its kin, and of lines that begin with a label.
 
     Args:
@@ -51,16 +50,14 @@ def from_table(
       InputError: a column is missing; from the records: as `csv_rows`.
     """
 
-    def rows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        if layout.format == "csv":
-            quoting = layout.quoting == "yes"
-            return csv_rows(
-                lines, str(path), layout.delimiter, quoting=quoting, escape=layout.escape
-            )
-        return _label_and_text(lines, str(path))
-
+    name, delimiter = str(path), layout.delimiter
     with open_lines(path, layout) as file:
-        sample = [row for _, row in zip(range(200), _until_fault(rows(file)), strict=False)]
+        if layout.format == "fasttext":
+            rows = _label_and_text(file, name)
+        else:
+            quoting = layout.quoting == "yes"
+            rows = csv_rows(file, name, delimiter, quoting=quoting, escape=layout.escape)
+        sample = list(islice(_until_fault(rows), 200))
     if layout.format == "fasttext":
         header, names = False, ["label", "text"]
     else:
@@ -77,31 +74,34 @@ def from_table(
     (label,), group, key = others
     labels = {row[label] for row in sample[header:]}
 
-    def records() -> Iterator[Record]:
-        with open_lines(path, layout) as file:
-            found = rows(file)
-            if header:
-                next(found)
-            for line, row in found:
-                texts = [row[i] for i in text]
-                if "\n" in "".join(texts) and any(
-                    _holds_a_row(row, i, label, labels, layout.delimiter) for i in text
-                ):
-                    count(_SWALLOWED, line)
-                name = row[key[0]] if key else None
-                yield line, texts, row[label], row[group[0]] if group else None, name
+    def batches() -> Iterator[RecordBatch]:
+        skipped = int(header)
+        blocks = row_blocks if layout.format == "csv" else _label_blocks
+        for width, lines, column in blocks(path, layout):
+            found = [[column(i)[skipped:] for i in part] for part in (text, *others)]
+            lines, skipped = lines[skipped:], 0
+            # Those after which the next row does not begin a line later.
+            long = np.flatnonzero(np.diff(lines, append=lines[-1:] + 2) > 1)
+            for row in long.tolist():
+                values = zip(text, (str(values[row]) for values in found[0]), strict=True)
+                if any(_holds_a_row(x, i, label, width, labels, delimiter) for i, x in values):
+                    count(_SWALLOWED, lines[row])
+            texts, (labelled,), groups, keys = found
+            yield RecordBatch(
+                lines, texts, labelled, *(x[0] if x else None for x in (groups, keys))
+            )
 
     shown = "" if layout.format == "fasttext" else "header, " if header else "no header, "
-    return f"{shown}text: {columns.text}, label: {columns.label}", records()
+    return f"{shown}text: {columns.text}, label: {columns.label}", batches()
 
 
 def _holds_a_row(
-    row: list[str], text: int, label: int, labels: Collection[str], delimiter: str
+    value: str, text: int, label: int, width: int, labels: Collection[str], delimiter: str
 ) -> bool:
     """Whether a text of several lines holds a whole row, with one of the labels."""
-    first, *others = row[text].split("\n")[:-1] or [""]
+    first, *others = value.split("\n")[:-1] or [""]
     rows = [[""] * text + first.split(delimiter), *(line.split(delimiter) for line in others)]
-    return any(len(found) == len(row) and found[label].strip() in labels for found in rows)
+    return any(len(found) == width and found[label].strip() in labels for found in rows)
 
 
 def _until_fault(rows: Iterator[Any]) -> Iterator[Any]:
@@ -196,6 +196,11 @@ def positions(
     return found
 
 
+def _label_blocks(path: Path, layout: Layout) -> Iterator[Rows]:
+    with open_lines(path, layout) as file:
+        yield from in_blocks(_label_and_text(file, str(path)))
+
+
 def _label_and_text(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """Label and text of lines such as "__label__2 a fine film"; fastText also writes labels last."""
     for number, line in enumerate(lines, start=1):
@@ -207,71 +212,3 @@ def _label_and_text(lines: Iterable[str], name: str) -> Iterator[tuple[int, list
             raise InputError(f"{name}: line {number} has several labels; expected one")
         if label:
             yield number, [label, text]
-
-
-def csv_rows(
-    lines: Iterable[str], name: str, delimiter: str, *, quoting: bool, escape: str = ""
-) -> Iterator[tuple[int, list[str]]]:
-    r"""Yields line and fields of each record, and of the header if there is one. Skips blank lines.
-
-    Args:
-      lines: lines with their ends.
-      name: of the file, for messages.
-      delimiter: one character; without quoting also more. '","' takes the quotes at a line's ends as well.
-      quoting: whether quotes enclose fields.
-      escape: a character before a quote inside quotes, besides a doubled quote.
-
-    Raises:
-      InputError: a quote is not closed, or a record has more or fewer fields than the first.
-
-    Example:
-      >>> list(csv_rows(["a,b\n", '"fine,\n', 'really",1\n'], "x", ",", quoting=True))
-      [(1, ['a', 'b']), (2, ['fine,\nreally', '1'])]
-    """
-    width = 0
-    for line, fields in (
-        _quoted(lines, name, delimiter, escape) if quoting else _unquoted(lines, delimiter)
-    ):
-        width = width or len(fields)
-        if len(fields) != width:
-            raise InputError(
-                f"{name}: line {line} has {len(fields)} fields; expected {width}, as in the first row"
-            )
-        yield line, fields
-
-
-def _unquoted(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(lines, start=1):
-        line = line.rstrip("\r\n")
-        if line:
-            line = line[1:-1] if delimiter[0] == '"' else line
-            yield number, line.replace("\r", " ").split(delimiter)
-
-
-def _quoted(
-    lines: Iterable[str], name: str, delimiter: str, escape: str
-) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(_LONGEST)
-    # strict: an unclosed quote is an error. Otherwise its field would contain the rest of the file.
-    reader, begins = (
-        csv.reader(lines, delimiter=delimiter, escapechar=escape or None, strict=True),
-        1,
-    )
-    while True:
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            where = f"the record of line {begins}" if begins < reader.line_num else f"line {begins}"
-            if "new-line character" in str(error):
-                raise InputError(
-                    f"{name}: {where} has a carriage return inside an unquoted field; expected it in quotes"
-                ) from error
-            raise InputError(
-                f"{name}: {where} is not a {delimiter!r}-separated record ({error}); is a closing quote "
-                "missing? With config.data.quoting=no, quotes are characters like others"
-            ) from error
-        line, begins = begins, reader.line_num + 1
-        if fields is None:
-            return
-        if fields:
-            yield line, fields

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bahdanau_jax.data.csv_rows import csv_rows
 from bahdanau_jax.data.files import load_files
-from bahdanau_jax.data.sniff import guess_delimiter, guess_encoding, guess_quoting
-from bahdanau_jax.data.tables import csv_rows
+from bahdanau_jax.data.quoting import guess_quoting
+from bahdanau_jax.data.sniff import guess_delimiter, guess_encoding
 from bahdanau_jax.errors import InputError
 
 ROWS = [(f"review {i} film", "ab"[i % 2]) for i in range(30)]
