@@ -222,18 +222,22 @@ def choose_by_class(
         most = np.minimum(most, quota)
     order = np.argsort(keys)
     ends = np.flatnonzero(np.r_[keys[order][1:] != keys[order][:-1], True]) + 1
-    found, total, begin = np.zeros(len(keys), bool), 0, 0
-    left, ordered, room = most.tolist(), labels[order].tolist(), int(most.sum())
+    left, ordered, begin = most.tolist(), labels[order].tolist(), 0
+    room = min(size, int(most.sum()))
+    found: list[int] = []
     for end in ends.tolist():
         start, begin = begin, end
-        single = end - start == 1
-        needed = {ordered[start]: 1} if single else collections.Counter(ordered[start:end])
-        if all(left[label] >= count for label, count in needed.items()):
-            found[start:end] = True
-            total, room = total + end - start, room - (end - start)
-            for label, count in needed.items():
-                left[label] -= count
-        if total >= size or not room:
+        if end == start + 1:  # as nearly always
+            if left[ordered[start]]:
+                left[ordered[start]] -= 1
+                found.append(start)
+        else:
+            needed = collections.Counter(ordered[start:end])
+            if all(left[label] >= count for label, count in needed.items()):
+                for label, count in needed.items():
+                    left[label] -= count
+                found += range(start, end)
+        if len(found) >= room:
             break
     chosen = np.zeros(len(keys), bool)
     chosen[order[found]] = True

@@ -162,15 +162,18 @@ def _counts(examples: Examples, names: Sequence[str]) -> np.ndarray:
 
 def _repeated(parts: dict[str, Examples]) -> Iterable[str]:
     """Lines about texts that repeat, within parts and across."""
-    train = hashes_of(parts["train"].texts)
-    _, first, inverse = np.unique(train, return_index=True, return_inverse=True)
-    labels = parts["train"].labels
-    if len(first) < len(train):
+    train, labels = hashes_of(parts["train"].texts), parts["train"].labels
+    ordered = np.sort(train)
+    copies = int((ordered[1:] == ordered[:-1]).sum())
+    if copies:
+        _, first, inverse = np.unique(train, return_index=True, return_inverse=True)
         other = int((labels != labels[first][inverse]).sum())
         disagree = f", {other:,} of them with another label" if other else ""
-        yield f"{len(train) - len(first):,} texts of train are copies of others{disagree}"
+        yield f"{copies:,} texts of train are copies of others{disagree}"
     for part, examples in list(parts.items())[1:]:
-        shared = int(np.isin(hashes_of(examples.texts), train).sum())
+        hashes = np.sort(hashes_of(examples.texts))
+        places = np.searchsorted(ordered, hashes)  # as np.isin, in a tenth of its time
+        shared = int((ordered[np.minimum(places, len(ordered) - 1)] == hashes).sum())
         if shared:
             yield f"{shared:,} texts of {part} are also in train, so {part} measures too well"
 

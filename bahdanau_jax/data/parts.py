@@ -55,9 +55,9 @@ class Part:
         self._notes.append(line)
 
     def count(self, what: str, place: int | str, times: int = 1) -> None:
-        """Counts texts that were changed or left out, the first of which is at `place`."""
+        """Counts texts of a batch that were changed or left out, the first of which is at `place`."""
         count, first = self._counts.get(what, (0, place))
-        self._counts[what] = count + times, first
+        self._counts[what] = count + times, min(first, place)
 
     @property
     def notes(self) -> list[str]:
