@@ -99,7 +99,9 @@ def _holds_a_row(
     value: str, text: int, label: int, width: int, labels: Collection[str], delimiter: str
 ) -> bool:
     """Whether a text of several lines holds a whole row, with one of the labels."""
-    first, *others = value.split("\n")[:-1] or [""]
+    if "\n" not in value:
+        return False
+    first, *others = value.split("\n")[:-1]
     rows = [[""] * text + first.split(delimiter), *(line.split(delimiter) for line in others)]
     return any(len(found) == width and found[label].strip() in labels for found in rows)
 
