@@ -77,8 +77,10 @@ def long_texts(megabytes: int) -> Iterator[tuple[str, int]]:
 
 def short_texts(count: int) -> Iterator[tuple[str, int]]:
     """Made-up texts of six words, with a comma in some."""
-    words = np.random.default_rng(0).integers(0, 20_000, (count, 6))
-    for i, row in enumerate(words.tolist()):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        # Not one array for all: a child's peak memory begins with its parent's.
+        row = rng.integers(0, 20_000, 6).tolist()
         yield " ".join(f"w{word}" for word in row).replace("7 ", ", "), i % 4
 
 
