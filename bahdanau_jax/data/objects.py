@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import json.scanner
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from bahdanau_jax.data.tables import Columns, asked_names, two_columns
 from bahdanau_jax.errors import InputError
 
 MISSING = object()
-_scan = json.JSONDecoder().scan_once
+_scan = json.scanner.make_scanner(json.JSONDecoder())
 _FIELDS_SHOWN = 12
 
 

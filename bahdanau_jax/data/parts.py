@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from bahdanau_jax.data.arrow_texts import ArrowTexts, ArrowWriter, Names
 from bahdanau_jax.data.dataset import Examples, hash_of
@@ -16,6 +16,8 @@ from bahdanau_jax.data.objects import as_text, shown
 from bahdanau_jax.data.record_batches import Column, RecordBatch, distinct, is_text
 from bahdanau_jax.data.sniff import NOT_TEXT
 from bahdanau_jax.errors import InputError
+
+pc: Any = pyarrow.compute  # which makes its functions when it is imported
 
 MOST_CLASSES = 1_000  # a column with more values does not hold labels
 _SHOWN = 8  # names in a message
@@ -48,7 +50,7 @@ class Part:
         self.name, self.classes = name, tuple(classes)
         self._row, self._label_field, self._refuse = row, label, refuse
         self._notes: list[str] = []
-        self._counts: dict[str, tuple[int, str]] = {}  # what was changed: how often, first where
+        self._counts: dict[str, tuple[int, Any]] = {}  # what was changed: how often, first where
 
     def note(self, line: str) -> None:
         """Adds a line to `notes`."""
@@ -157,7 +159,7 @@ class Part:
         return NOT_TEXT.sub("\ufffd", value)
 
     def _ids(self, batch: RecordBatch) -> pa.LargeStringArray:
-        ids = [] if batch.ids is None else batch.ids
+        ids: Column = [] if batch.ids is None else batch.ids
         if isinstance(ids, pa.Array):
             ids = ids.drop_null() if is_text(ids) else ids.to_pylist()
         if isinstance(ids, list):
@@ -172,7 +174,7 @@ class Part:
         counts = np.bincount(which, minlength=len(values)).tolist()
         numbers = np.empty(len(values), np.int32)
         for i, (value, first, times) in enumerate(zip(values, firsts, counts, strict=True)):
-            place = batch.places[first]
+            place: Any = batch.places[first]
             numbers[i] = self._number(self._label(value, place, times), known, place, times)
         return numbers[which]
 

@@ -14,8 +14,8 @@ ROWS = 2_048  # of a batch that Python reads
 
 # Line, row or file name; the texts to join; label, group and id.
 Record = tuple[int | str, list[Any], Any, Any, Any]
-# Values of any kind, from JSON for example.
-Column = pa.Array | list[Any]
+# A `pyarrow.Array`, or a list of values of any kind, from JSON for example.
+Column = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RecordBatch:
     def filter(self, kept: np.ndarray) -> RecordBatch:
         """Returns the records where `kept`, bool [n], is True."""
 
-        def some(column: Column | None) -> Any:
+        def some(column: Column) -> Column:
             if isinstance(column, pa.Array):
                 return column.filter(pa.array(kept))
             return column if column is None else list(compress(column, kept))
