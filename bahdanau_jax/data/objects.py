@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import json.scanner
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from bahdanau_jax.data.tables import Columns, asked_names, two_columns
 from bahdanau_jax.errors import InputError
 
 MISSING = object()
-_scan = json.scanner.make_scanner(json.JSONDecoder())
+_scan: Any = getattr(json.JSONDecoder(), "scan_once")  # noqa: B009
 _FIELDS_SHOWN = 12
 
 
