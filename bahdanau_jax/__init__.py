@@ -11,12 +11,8 @@ if TYPE_CHECKING:
     from bahdanau_jax.data.vocabulary import Vocabulary
     from bahdanau_jax.errors import DataNotFound, InputError
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
-    from bahdanau_jax.layers.attention import (
-        BahdanauAttention,
-        Memory,
-        additive_attention,
-        masked_softmax,
-    )
+    from bahdanau_jax.layers.attention import BahdanauAttention, Memory
+    from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
     from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
     from bahdanau_jax.layers.recurrence import lstm_implementation
     from bahdanau_jax.models.classifier import AttentionClassifier
@@ -53,11 +49,11 @@ _MODULES = {
     "Prediction": "evaluation.predictor",
     "Predictor": "evaluation.predictor",
     "Vocabulary": "data.vocabulary",
-    "additive_attention": "layers.attention",
+    "additive_attention": "layers.attention_functions",
     "bilstm": "layers.lstm",
     "lstm": "layers.lstm",
     "lstm_implementation": "layers.recurrence",
-    "masked_softmax": "layers.attention",
+    "masked_softmax": "layers.attention_functions",
     "split_words": "data.tokenizer",
 }
 

@@ -1,11 +1,7 @@
 """The layers: masked LSTMs and additive attention, for use in your own models."""
 
-from bahdanau_jax.layers.attention import (
-    BahdanauAttention,
-    Memory,
-    additive_attention,
-    masked_softmax,
-)
+from bahdanau_jax.layers.attention import BahdanauAttention, Memory
+from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
 from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
 from bahdanau_jax.layers.recurrence import lstm_implementation
 

@@ -1,101 +1,30 @@
-"""Additive attention with exact masks (Bahdanau, Cho and Bengio 2015, arXiv 1409.0473, 3.1 and A.1.2).
+"""`BahdanauAttention`: additive attention with its weights (Bahdanau, Cho and Bengio 2015, arXiv 1409.0473).
 
-`additive_attention()` is the pure function, and `BahdanauAttention` holds the weights.
+attention_functions.py has the function without weights, `additive_attention()`.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from bahdanau_jax.layers.attention_functions import (
+    AttentionMask,
+    attend,
+    attention_mask,
+    check_queries,
+    clean,
+    for_queries,
+)
 from bahdanau_jax.layers.dtypes import floating
+from bahdanau_jax.layers.masks import check_mask
 
-
-def masked_softmax(
-    scores: Float[Array, "... time"], mask: Bool[Array, "... time"] | None = None
-) -> Float[Array, "... time"]:
-    """Softmax over the last axis, in float32 or wider, exactly 0 where `mask` is False.
-
-    A fully masked row gives zeros and a zero gradient. (Adding -inf to the scores would give NaN.)
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> masked_softmax(jnp.zeros(4), jnp.array([True, True, False, False])).tolist()
-      [0.5, 0.5, 0.0, 0.0]
-    """
-    scores = floating(scores)
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if mask is None:
-        return jax.nn.softmax(scores, axis=-1)
-    mask, lowest = jnp.asarray(mask), jnp.finfo(scores.dtype).min
-    top = jnp.max(scores, axis=-1, keepdims=True, where=mask, initial=lowest)
-    # The inner `where` also keeps NaN and infinite scores under the mask out of the gradient.
-    shifted = jnp.where(mask, scores - jax.lax.stop_gradient(top), 0)
-    exponentials = jnp.where(mask, jnp.exp(shifted), 0)
-    total = jnp.sum(exponentials, axis=-1, keepdims=True)
-    return exponentials / jnp.where(total > 0, total, 1)
-
-
-def additive_attention(
-    projected_query: Float[Array, "batch queries units"],
-    projected_keys: Float[Array, "batch time units"],
-    values: Float[Array, "batch time value_features"],
-    score_kernel: Float[Array, "units"],
-    *,
-    mask: Bool[Array, "batch time"] | None = None,
-    bias: Float[Array, "#batch #queries #time"] | None = None,
-) -> tuple[Float[Array, "batch queries value_features"], Float[Array, "batch queries time"]]:
-    """Averages `values`, weighted by score(query, key) = score_kernel . tanh(projected_key + projected_query).
-
-    Query and keys are already projected (W2 query, W1 key), so a decoder projects its keys only once, as
-    the paper's A.1.2 recommends.
-
-    Args:
-      projected_query: W2 query, plus the bias if there is one.
-      projected_keys: W1 key.
-      values: the vectors to average.
-      score_kernel: v.
-      mask: True where a position is real. None: all are.
-      bias: finite values added to the scores, for example for the distance of two positions. None: no bias.
-
-    Returns:
-      context [batch, queries, value_features] in the dtype of `values`, and weights
-      [batch, queries, time] in float32 or wider. Weights are exactly 0 where masked and sum to 1 in each
-      row; a row without real positions gives zeros.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> context, weights = additive_attention(
-      ...     jnp.zeros((1, 1, 2)), jnp.zeros((1, 4, 2)), jnp.ones((1, 4, 3)), jnp.ones(2))
-      >>> weights[0, 0].tolist(), context.shape
-      ([0.25, 0.25, 0.25, 0.25], (1, 1, 3))
-    """
-    projected_query, projected_keys, values, score_kernel = (
-        floating(x) for x in (projected_query, projected_keys, values, score_kernel)
-    )
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        real = mask[:, :, None]
-        projected_keys, values = jnp.where(real, projected_keys, 0), jnp.where(real, values, 0)
-    return _attend(projected_query, projected_keys, values, score_kernel, bias, mask)
-
-
-def _attend(projected_query, projected_keys, values, score_kernel, bias, mask):
-    """`additive_attention` for keys and values that are finite at masked positions."""
-    # [batch, queries, time, units]
-    hidden = jnp.tanh(projected_keys[:, None, :, :] + projected_query[:, :, None, :])
-    accumulate = jnp.promote_types(hidden.dtype, jnp.float32)
-    scores = jnp.einsum("bqtu,u->bqt", hidden, score_kernel, preferred_element_type=accumulate)
-    if bias is not None:
-        scores += jnp.broadcast_to(bias, scores.shape)
-    weights = masked_softmax(scores, None if mask is None else mask[:, None, :])
-    context = jnp.einsum(
-        "bqt,btv->bqv", weights.astype(values.dtype), values, preferred_element_type=accumulate
-    )
-    return context.astype(values.dtype), weights
+_GLOROT = nnx.initializers.glorot_uniform()
 
 
 class Memory(NamedTuple):
@@ -103,7 +32,7 @@ class Memory(NamedTuple):
 
     projected_keys: Float[Array, "batch time heads*units"]
     values: Float[Array, "batch time value_features"]
-    mask: Bool[Array, "batch time"] | None
+    mask: AttentionMask | None
 
 
 class BahdanauAttention(nnx.Module):
@@ -120,8 +49,13 @@ class BahdanauAttention(nnx.Module):
       normalized: use g * v / |v| for v, with a trained scale g (`score_scale`) that starts at
         1 / sqrt(units). This is weight normalization (Salimans and Kingma 2016, arXiv 1602.07868), as in
         `normed_bahdanau` of TensorFlow's NMT (Luong et al. 2017).
+      dropout: rate of dropout on the weights, after the softmax, as in Keras's `Attention(dropout=...)`. The
+        returned weights then are those after dropout. `model.train()` switches it on, `model.eval()` off.
       dtype: dtype of the matrix products. None: that of query and keys. The softmax stays float32.
-      rngs: stream `params`.
+      kernel_init, score_kernel_init: initializers of W1 and W2, and of v. (The paper's B.1 draws W1 and W2
+        from `normal(0.001)`, and v is zero.)
+      bias_init: initializer of the bias. None: zeros.
+      rngs: streams `params` and `dropout`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -140,67 +74,95 @@ class BahdanauAttention(nnx.Module):
         *,
         num_heads: int = 1,
         normalized: bool = False,
+        dropout: float = 0.0,
         dtype: DTypeLike | None = None,
+        kernel_init: Initializer = _GLOROT,
+        score_kernel_init: Initializer = _GLOROT,
+        bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
-        init = nnx.initializers.glorot_uniform()
         self.dtype, self.num_heads = dtype, num_heads
-        self.query_kernel = nnx.Param(_per_head(init, rngs, num_heads, (query_features, units)))
-        self.key_kernel = nnx.Param(_per_head(init, rngs, num_heads, (key_features, units)))
-        self.bias = nnx.Param(jnp.zeros(num_heads * units))
-        # Glorot over [units, 1], as a Dense(1) would start; [heads * units].
-        self.score_kernel = nnx.Param(_per_head(init, rngs, num_heads, (units, 1)).T.reshape(-1))
+        self.query_kernel = nnx.Param(
+            _per_head(kernel_init, rngs, num_heads, (query_features, units))
+        )
+        self.key_kernel = nnx.Param(_per_head(kernel_init, rngs, num_heads, (key_features, units)))
+        shape = (num_heads * units,)
+        bias = jnp.zeros(shape) if bias_init is None else bias_init(rngs.params(), shape)
+        self.bias = nnx.Param(bias)
+        # Initialized as [units, 1], as a Dense(1) would be; [heads * units].
+        scorer = _per_head(score_kernel_init, rngs, num_heads, (units, 1))
+        self.score_kernel = nnx.Param(scorer.T.reshape(-1))
         scale = jnp.full(num_heads, units**-0.5)
         self.score_scale = nnx.Param(scale) if normalized else None
+        # Without dropout a layer holds no random state.
+        self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
 
     def __call__(
         self,
         query: Float[Array, "batch query_features"] | Float[Array, "batch queries query_features"],
         keys: Float[Array, "batch time key_features"],
         values: Float[Array, "batch time value_features"] | None = None,
-        mask: Bool[Array, "batch time"] | None = None,
+        mask: AttentionMask | None = None,
         *,
+        lengths: Int[Array, "batch"] | None = None,
+        query_mask: Bool[Array, "batch"] | Bool[Array, "batch queries"] | None = None,
         bias: Float[Array, "..."] | None = None,
-    ) -> tuple[Array, Array]:
+        return_scores: bool = False,
+    ) -> tuple[Array, ...]:
         """Attends to `keys` and returns the weighted average of `values`.
 
         Args:
           query: [batch, query_features], or [batch, queries, query_features] for several queries.
           keys: [batch, time, key_features].
           values: [batch, time, value_features]. None: the keys.
-          mask: [batch, time] bool, True where a position is real. None: all are.
+          mask: bool, True where a position is real: [batch, time], or [batch, queries, time] for one mask per
+            query, such as a causal one (batch or queries may be 1). None: all are. Keys and values that no
+            query may see are ignored, even NaN.
+          lengths: [batch], instead of `mask`: the number of real positions in each row, which come first.
+          query_mask: [batch(, queries)] bool, True where a query is real. The others get zeros and no
+            gradient. None: all are.
           bias: finite values added to the scores before the softmax. Its shape broadcasts to that of the
             weights. None: no bias.
+          return_scores: return the scores too, which the softmax takes; 0 where masked.
 
         Returns:
-          context [batch, (queries,) heads * value_features] and weights [batch, (queries,) (heads,) time].
-          The weights have an axis of heads only if `num_heads` is above 1.
+          context [batch, (queries,) heads * value_features], weights [batch, (queries,) (heads,) time] and,
+          if asked for, the scores, shaped as the weights. Both have an axis of heads only if `num_heads` is
+          above 1.
 
         Raises:
-          ValueError: shapes or the mask's dtype are wrong; the message names what was expected and found.
+          ValueError: a shape or a mask's dtype is wrong; the message names what was expected and found.
         """
         query, keys = floating(query), floating(keys)
         self._check_query(query, keys.shape[0])
-        dtype = self.dtype or jnp.result_type(query, keys)
-        return self.attend(query, self._project(keys, values, mask, dtype), bias=bias)
+        memory = self._project(
+            keys, values, mask, lengths, self.dtype or jnp.result_type(query, keys)
+        )
+        return self.attend(
+            query, memory, query_mask=query_mask, bias=bias, return_scores=return_scores
+        )
 
     def project(
         self,
         keys: Float[Array, "batch time key_features"],
         values: Float[Array, "batch time value_features"] | None = None,
-        mask: Bool[Array, "batch time"] | None = None,
+        mask: AttentionMask | None = None,
+        *,
+        lengths: Int[Array, "batch"] | None = None,
     ) -> Memory:
         """Projects the keys once, for queries that follow one after another; see `attend`."""
         keys = floating(keys)
-        return self._project(keys, values, mask, self.dtype or keys.dtype)
+        return self._project(keys, values, mask, lengths, self.dtype or keys.dtype)
 
     def attend(
         self,
         query: Float[Array, "batch query_features"] | Float[Array, "batch queries query_features"],
         memory: Memory,
         *,
+        query_mask: Bool[Array, "batch"] | Bool[Array, "batch queries"] | None = None,
         bias: Float[Array, "..."] | None = None,
-    ) -> tuple[Array, Array]:
+        return_scores: bool = False,
+    ) -> tuple[Array, ...]:
         """Attends to projected keys: the second half of `__call__`, which calls `project` and `attend`.
 
         Example:
@@ -213,53 +175,36 @@ class BahdanauAttention(nnx.Module):
           >>> context.shape, weights.shape
           ((2, 4), (2, 5))
         """
-        query = floating(query)
-        projected_keys, values, mask = memory
-        self._check_query(query, values.shape[0])
-        dtype = values.dtype
-        kernel, added, scorer = (
-            parameter[...].astype(dtype)
-            for parameter in (self.query_kernel, self.bias, self.score_kernel)
+        query, (batch, time, _) = floating(query), memory.values.shape
+        self._check_query(query, batch)
+        if query_mask is not None:
+            query_mask = jnp.asarray(query_mask)
+            check_mask("query_mask", query_mask, query.shape[:-1])
+        queries, heads = query.shape[1:-1], self.num_heads
+        if memory.mask is not None and memory.mask.ndim == 3:
+            check_queries(memory.mask, *queries)
+        scale = None
+        if self.dropout.rate and not self.dropout.deterministic:
+            shape = (batch, *queries, time) if heads == 1 else (batch, *queries, heads, time)
+            scale = self.dropout(jnp.ones(shape))
+        parameters = self.query_kernel, self.bias, self.score_kernel, self.score_scale
+        return _attend_with_heads(
+            tuple(None if p is None else p[...] for p in parameters),
+            query,
+            memory,
+            query_mask,
+            bias,
+            scale,
+            heads=heads,
+            return_scores=return_scores,
         )
-        queries = query[:, None, :] if query.ndim == 2 else query
-        # [batch, queries, heads*units]
-        projected = queries.astype(dtype) @ kernel + added[None, None]
-        if bias is not None and query.ndim == 2 and bias.ndim > 1:
-            bias = jnp.expand_dims(bias, 1)  # [batch, 1, (heads,) time]
-        heads = self.num_heads
-        units = scorer.size // heads
-        scorer = scorer.reshape(heads, units)
-        if self.score_scale is not None:
-            length = jnp.linalg.norm(scorer.astype(jnp.float32), axis=1, keepdims=True)
-            scorer = (self.score_scale[...][:, None] * scorer / length).astype(dtype)
-        if heads == 1:
-            context, weights = _attend(projected, projected_keys, values, scorer[0], bias, mask)
-        else:
-            split = [x.reshape(*x.shape[:2], heads, units) for x in (projected, projected_keys)]
-            if bias is not None:  # [batch, queries, heads, time]
-                bias = jnp.broadcast_to(bias, (*split[0].shape[:3], values.shape[1]))
-            axes = (2, 2, None, 0, None if bias is None else 2, None)
-            each: Any = jax.vmap(_attend, in_axes=axes, out_axes=2)
-            context, weights = each(*split, values, scorer, bias, mask)
-            context = context.reshape(*context.shape[:2], heads * values.shape[2])
-        return (context[:, 0], weights[:, 0]) if query.ndim == 2 else (context, weights)
 
-    def _project(self, keys, values, mask, dtype) -> Memory:
-        values = None if values is None else floating(values)
-        mask = None if mask is None else jnp.asarray(mask)
-        self._check_keys(keys, keys if values is None else values, mask)
-
-        def clean(x):
-            # Otherwise a NaN at a masked position gets into the weights' gradient: 0 * NaN is NaN.
-            return (x if mask is None else jnp.where(mask[:, :, None], x, 0)).astype(dtype)
-
-        keys = clean(keys)
-        values = keys if values is None else clean(values)
-        # One product over batch and time: XLA's gradient of a batched product is slower on CPUs.
-        batch, time, features = keys.shape
-        kernel = self.key_kernel[...].astype(dtype)
-        projected = keys.reshape(batch * time, features) @ kernel
-        return Memory(projected.reshape(batch, time, kernel.shape[1]), values, mask)
+    def _project(self, keys, values, mask, lengths, dtype) -> Memory:
+        values = keys if values is None else floating(values)
+        self._check_keys(keys, values)
+        mask = attention_mask(mask, lengths, *keys.shape[:2])
+        values = None if values is keys else values
+        return _project(self.key_kernel[...], keys, values, mask, dtype=jnp.dtype(dtype))
 
     def _check_query(self, query, batch: int) -> None:
         query_features = self.query_kernel.shape[0]
@@ -271,16 +216,63 @@ class BahdanauAttention(nnx.Module):
                 f"query: expected a batch of {batch}, as the keys have, got {query.shape}"
             )
 
-    def _check_keys(self, keys, values, mask) -> None:
+    def _check_keys(self, keys, values) -> None:
         key_features = self.key_kernel.shape[0]
         batch_time = (keys.shape[0], keys.shape[1] if keys.ndim > 1 else "time")
         if keys.shape != (*batch_time, key_features):
             raise ValueError(f"keys: expected {(*batch_time, key_features)}, got {keys.shape}")
         if values.ndim != 3 or values.shape[:2] != batch_time:
             raise ValueError(f"values: expected {batch_time} + (features,), got {values.shape}")
-        if mask is not None and (mask.shape != batch_time or mask.dtype != jnp.bool_):
-            found = f"{mask.dtype} {mask.shape}"
-            raise ValueError(f"mask: expected bool {batch_time}, True = real, got {found}")
+
+
+# Compiled as a whole where they are called outside `jax.jit`: operation by operation takes ten times as long.
+
+
+@partial(jax.jit, static_argnames="dtype", inline=True)
+def _project(key_kernel, keys, values, mask, *, dtype) -> Memory:
+    keys = clean(keys, mask).astype(dtype)
+    values = keys if values is None else clean(values, mask).astype(dtype)
+    # One product over batch and time: XLA's gradient of a batched product is slower on CPUs.
+    batch, time, features = keys.shape
+    kernel = key_kernel.astype(dtype)
+    projected = keys.reshape(batch * time, features) @ kernel
+    return Memory(projected.reshape(batch, time, kernel.shape[1]), values, mask)
+
+
+@partial(jax.jit, static_argnames=("heads", "return_scores"), inline=True)
+def _attend_with_heads(
+    parameters, query, memory, query_mask, bias, weight_scale, *, heads, return_scores
+):
+    query_kernel, added, scorer, score_scale = parameters
+    projected_keys, values, mask = memory
+    dtype = values.dtype
+    single = query.ndim == 2
+    if single:
+        query = query[:, None, :]
+        query_mask = None if query_mask is None else query_mask[:, None]
+        if bias is not None and bias.ndim > 1:
+            bias = jnp.expand_dims(bias, 1)  # [batch, 1, (heads,) time]
+        weight_scale = None if weight_scale is None else weight_scale[:, None]
+    # [batch, queries, heads*units]
+    projected = clean(query, query_mask).astype(dtype) @ query_kernel.astype(dtype)
+    projected += added.astype(dtype)[None, None]
+    scorer = scorer.astype(dtype).reshape(heads, -1)
+    if score_scale is not None:
+        length = jnp.linalg.norm(scorer.astype(jnp.float32), axis=1, keepdims=True)
+        scorer = (score_scale[:, None] * scorer / length).astype(dtype)
+    mask = for_queries(mask, query_mask)
+    one_head = partial(attend, return_scores=return_scores)
+    if heads == 1:
+        results = one_head(projected, projected_keys, values, scorer[0], mask, bias, weight_scale)
+    else:
+        split = [x.reshape(*x.shape[:2], *scorer.shape) for x in (projected, projected_keys)]
+        if bias is not None:  # [batch, queries, heads, time]
+            bias = jnp.broadcast_to(bias, (*split[0].shape[:3], values.shape[1]))
+        axes = [2, 2, None, 0, None, *(None if x is None else 2 for x in (bias, weight_scale))]
+        each: Any = jax.vmap(one_head, in_axes=axes, out_axes=2)
+        context, *others = each(*split, values, scorer, mask, bias, weight_scale)
+        results = context.reshape(*context.shape[:2], heads * values.shape[2]), *others
+    return tuple(x[:, 0] for x in results) if single else results
 
 
 def _per_head(init, rngs: nnx.Rngs, num_heads: int, shape: tuple[int, int]) -> Array:
