@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
     from bahdanau_jax.layers.attention import BahdanauAttention, Memory
     from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
-    from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
+    from bahdanau_jax.layers.lstm import LSTM, BiLSTM
+    from bahdanau_jax.layers.lstm_functions import bilstm, lstm, lstm_step
     from bahdanau_jax.layers.recurrence import lstm_implementation
     from bahdanau_jax.models.classifier import AttentionClassifier
 
@@ -34,6 +35,7 @@ __all__ = [
     "bilstm",
     "lstm",
     "lstm_implementation",
+    "lstm_step",
     "masked_softmax",
     "split_words",
 ]
@@ -50,9 +52,10 @@ _MODULES = {
     "Predictor": "evaluation.predictor",
     "Vocabulary": "data.vocabulary",
     "additive_attention": "layers.attention_functions",
-    "bilstm": "layers.lstm",
-    "lstm": "layers.lstm",
+    "bilstm": "layers.lstm_functions",
+    "lstm": "layers.lstm_functions",
     "lstm_implementation": "layers.recurrence",
+    "lstm_step": "layers.lstm_functions",
     "masked_softmax": "layers.attention_functions",
     "split_words": "data.tokenizer",
 }

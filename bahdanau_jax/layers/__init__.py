@@ -2,7 +2,8 @@
 
 from bahdanau_jax.layers.attention import BahdanauAttention, Memory
 from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
-from bahdanau_jax.layers.lstm import LSTM, BiLSTM, bilstm, lstm
+from bahdanau_jax.layers.lstm import LSTM, BiLSTM
+from bahdanau_jax.layers.lstm_functions import bilstm, lstm, lstm_step
 from bahdanau_jax.layers.recurrence import lstm_implementation
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "bilstm",
     "lstm",
     "lstm_implementation",
+    "lstm_step",
     "masked_softmax",
 ]

@@ -166,8 +166,7 @@ def gradients(
     def finish(y, last_h, last_c, h, c):
         return _finish(layer, arguments._replace(h=h, c=c), y, last_h, last_c)
 
-    differentiable = (arguments.inputs, *arguments[3:])
-    call, pull_call = jax.vjp(prepare, *differentiable)
+    call, pull_call = jax.vjp(prepare, *arguments.differentiable)
     # `finish` only moves and selects: the values of the last states do not matter to its gradient.
     _, pull_results = jax.vjp(finish, y, arguments.h, arguments.c, arguments.h, arguments.c)
     *of_call_results, d_h, d_c = pull_results(of_results)
@@ -238,7 +237,7 @@ def _move(x: Array, order: Int[Array, "batch time"]) -> Array:
 
 def _prepare(layer: Layer, arguments: Arguments) -> Call:
     """The arrays of the call."""
-    inputs, mask, scale, kernel, recurrent_kernel, bias, h, c = arguments
+    inputs, mask, scale, kernel, recurrent_kernel, bias, h, c, *_ = arguments
     directions, features, _ = kernel.shape
     if mask is not None:
         # Otherwise a NaN or infinity at a masked step gets into the weights' gradient: 0 * inf is NaN.

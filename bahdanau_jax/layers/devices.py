@@ -35,7 +35,7 @@ def over_devices(compute: Callable) -> Callable:
     rows, states, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
     split = jax.shard_map(
         lambda *arguments: compute(Arguments(*arguments)),
-        in_specs=(rows, rows, states, whole, whole, whole, states, states),
+        in_specs=(rows, rows, states, whole, whole, whole, states, states, states, states),
         out_specs=(rows, states, states),
         check_vma=False,
     )
@@ -52,7 +52,7 @@ def over_devices(compute: Callable) -> Callable:
             _pad(jnp.ones((batch, time), bool) if mask is None else mask, 0, missing),
             None if scale is None else _pad(scale, 1, missing),
             *arguments[3:6],  # the weights
-            *(_pad(x, 1, missing) for x in (arguments.h, arguments.c)),
+            *(None if x is None else _pad(x, 1, missing) for x in arguments[6:]),
         )
         return outputs[:batch], h[:, :batch], c[:, :batch]
 

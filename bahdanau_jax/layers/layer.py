@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 class Arguments(NamedTuple):
     """The arrays of a layer that runs in one direction, or in two over the same inputs.
 
-    Inputs, scale and weights have the layer's `dtype`; bias and state have its `carry_dtype`.
+    Inputs, their scale and weights have the layer's `dtype`; bias, state and its scale have its `carry_dtype`.
+    `resets` is True where the state becomes zero before a step, in the order in which the direction walks.
     """
 
     inputs: Float[Array, "batch time features"]
@@ -21,6 +22,13 @@ class Arguments(NamedTuple):
     bias: Float[Array, "directions 4*hidden"]
     h: Float[Array, "directions batch hidden"]
     c: Float[Array, "directions batch hidden"]
+    recurrent_scale: Float[Array, "directions batch hidden"] | None = None
+    resets: Bool[Array, "directions batch time"] | None = None
+
+    @property
+    def differentiable(self) -> tuple[Array, ...]:
+        """The arrays that get a gradient: all but the masks and the scales."""
+        return (self.inputs, *self[3:8])
 
 
 class Layer(NamedTuple):

@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bahdanau_jax.layers import implementations, scan
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-ROWS = (0, 0, 1, None, None, None, 1, 1)  # the axis of the batch in each of Arguments
+ROWS = (0, 0, 1, None, None, None, 1, 1, 1, 1)  # the axis of the batch in each of Arguments
 
 
 def run(layer: Layer, arguments: Arguments) -> scan.Results:
@@ -55,9 +55,8 @@ def _backward(*operands, layer: Layer, tree, implementation: str):
 
 
 def _differentiable(tree) -> tuple[int, ...]:
-    """The positions of inputs, kernel, recurrent_kernel, bias, h and c: all but mask and scale."""
-    count = tree.num_leaves
-    return (0, *range(count - 5, count))
+    """The positions of the operands that get a gradient."""
+    return jax.tree.unflatten(tree, range(tree.num_leaves)).differentiable
 
 
 def _with(operands: Sequence, positions: Sequence[int], values: Sequence) -> list:
@@ -241,8 +240,7 @@ def _saving_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, Any]]
 
 
 def _gradient_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, Any]]:
-    mask_and_scale = arguments._replace(mask=None, input_scale=None)
-    return [(x.shape, x.dtype) for x in jax.tree.leaves(mask_and_scale)]
+    return [(x.shape, x.dtype) for x in arguments.differentiable]
 
 
 def _abstract(types: Callable) -> Callable:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from bahdanau_jax.layers import implementations, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch, vary_alike
@@ -126,6 +126,18 @@ def _make_layer(implementation: str, dtype, *, reverse: bool) -> Layer:
     return layer._replace(platforms=platforms)
 
 
+def _make_scan(implementation: str, dtype, options: list[str], *, reverse: bool) -> Layer:
+    """A layer with options that only the scan computes, and that every other implementation refuses."""
+    if implementation not in ("auto", "scan"):
+        if implementation in IMPLEMENTATIONS:
+            lacks = f"it takes no {' and no '.join(options)}, which only 'scan' does"
+            raise ValueError(
+                f"implementation is {implementation!r}, which cannot run here: {lacks}"
+            )
+        lstm_implementation(implementation)  # raises
+    return Layer(reverse, dtype)
+
+
 def run_layer(
     inputs,  # [batch, time, features]
     kernel,  # [directions, features, 4*hidden]
@@ -134,6 +146,8 @@ def run_layer(
     mask,  # [batch, time] bool, or None
     initial_state,  # (h, c), each [directions, batch, hidden], or None
     input_scale,  # [directions, batch, features], or None
+    recurrent_scale,  # [directions, batch, hidden], or None
+    resets,  # [batch, time] bool, or None
     *,
     reverse: bool,
     dtype: DTypeLike | None,
@@ -146,7 +160,12 @@ def run_layer(
       outputs [batch, time, directions*hidden] and (h, c), each [directions, batch, hidden].
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype or inputs.dtype)
-    layer = _make_layer(implementation, dtype, reverse=reverse)
+    only_of_the_scan = {"recurrent dropout (recurrent_scale)": recurrent_scale, "resets": resets}
+    options = [name for name, array in only_of_the_scan.items() if array is not None]
+    if options:
+        layer = _make_scan(implementation, dtype, options, reverse=reverse)
+    else:
+        layer = _make_layer(implementation, dtype, reverse=reverse)
     run = partial(_run_layer, layer=layer, chunk_size=chunk_size)
 
     def out_specs(rows):
@@ -154,7 +173,17 @@ def run_layer(
         return PartitionSpec(rows, None, None), (state, state)
 
     run = in_auto_mode(run, inputs, out_specs)
-    return run(inputs, kernel, recurrent_kernel, bias, mask, initial_state, input_scale)
+    return run(
+        inputs,
+        kernel,
+        recurrent_kernel,
+        bias,
+        mask,
+        initial_state,
+        input_scale,
+        recurrent_scale,
+        resets,
+    )
 
 
 def _run_layer(
@@ -165,6 +194,8 @@ def _run_layer(
     mask,
     initial_state,
     input_scale,
+    recurrent_scale,
+    resets,
     *,
     layer: Layer,
     chunk_size: int,
@@ -177,35 +208,66 @@ def _run_layer(
         initial_state = zeros, zeros
     if input_scale is not None:
         input_scale = jax.lax.stop_gradient(input_scale).astype(layer.dtype)
+    if recurrent_scale is not None:
+        recurrent_scale = jax.lax.stop_gradient(recurrent_scale).astype(layer.carry_dtype)
+    if resets is not None:
+        each = [_resets_of(resets, mask, layer.backwards(d)) for d in range(directions)]
+        resets = jnp.stack(each)
     h, c = (x.astype(layer.carry_dtype) for x in initial_state)
     bias = bias.astype(layer.carry_dtype)
     inputs, kernel, recurrent_kernel = (
         x.astype(layer.dtype) for x in (inputs, kernel, recurrent_kernel)
     )
 
-    def run(inputs, mask, h, c, only=slice(None)):
+    def run(inputs, mask, resets, h, c, only=slice(None)):
         """Runs the directions `only` over these inputs."""
         compute = over_devices(
             partial(primitives.run, layer._replace(reverse=layer.backwards(only.start or 0)))
         )
-        scale = None if input_scale is None else input_scale[only]
+        scale, of_state = (None if x is None else x[only] for x in (input_scale, recurrent_scale))
         weights = kernel[only], recurrent_kernel[only], bias[only]
-        return compute(vary_alike(Arguments(inputs, mask, scale, *weights, h, c)))
+        resets = None if resets is None else resets[only]
+        arguments = Arguments(inputs, mask, scale, *weights, h, c, of_state, resets)
+        return compute(vary_alike(arguments))
 
     if not 0 < chunk_size < inputs.shape[1]:
-        outputs, h, c = run(inputs, mask, h, c)
+        outputs, h, c = run(inputs, mask, resets, h, c)
         return outputs, (h, c)
     results = []
     for d in range(directions):  # each direction walks the chunks from its own end
         one = slice(d, d + 1)
         run_one = partial(run, only=one)
         backward = layer.backwards(d)
-        results.append(_in_chunks(run_one, inputs, mask, h[one], c[one], chunk_size, backward))
+        results.append(
+            _in_chunks(run_one, inputs, mask, resets, h[one], c[one], chunk_size, backward)
+        )
     outputs, h, c = zip(*results, strict=True)
     return jnp.concatenate(outputs, axis=-1), (jnp.concatenate(h), jnp.concatenate(c))
 
 
-def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
+def _resets_of(resets, mask, backwards: bool) -> Bool[Array, "batch time"]:
+    """Where the state becomes zero before a step, in the order in which a direction walks.
+
+    Forwards, this is where a sequence starts. Backwards, it is the last real step of a sequence: the one
+    before the real step at which the next sequence starts.
+    """
+    if mask is not None:
+        resets = resets & mask
+    if not backwards:
+        return resets
+    batch, time = resets.shape
+    # [batch, time + 1], the first real step at or after each; `time`: none
+    steps = jnp.broadcast_to(jnp.arange(time)[None], (batch, time))
+    steps = steps if mask is None else jnp.where(mask, steps, time)
+    following = jax.lax.cummin(
+        jnp.pad(steps, ((0, 0), (0, 1)), constant_values=time), 1, reverse=True
+    )
+    starts = jnp.pad(resets, ((0, 0), (0, 1)))
+    before_start = jnp.take_along_axis(starts, following[:, 1:], axis=1)
+    return before_start if mask is None else before_start & mask
+
+
+def _in_chunks(run, inputs, mask, resets, h, c, chunk_size: int, reverse: bool):
     """Runs `run` chunk by chunk. The gradient keeps each chunk's inputs and first state, nothing else."""
     batch, time, features = inputs.shape
     chunks = -(-time // chunk_size)
@@ -214,9 +276,13 @@ def _in_chunks(run, inputs, mask, h, c, chunk_size: int, reverse: bool):
     missing = chunks * chunk_size - time  # masked steps fill up the last chunk, and change nothing
     inputs = jnp.pad(inputs, ((0, 0), (0, missing), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, missing)))
+    if resets is not None:  # [chunks, directions, batch, chunk_size]
+        resets = jnp.pad(resets, ((0, 0), (0, 0), (0, missing)))
+        resets = jnp.moveaxis(resets.reshape(len(resets), batch, chunks, chunk_size), 2, 0)
     xs = (
         jnp.moveaxis(inputs.reshape(batch, chunks, chunk_size, features), 1, 0),
         jnp.moveaxis(mask.reshape(batch, chunks, chunk_size), 1, 0),
+        resets,
     )
 
     @jax.checkpoint

@@ -44,12 +44,20 @@ def _scan(layer: Layer, arguments: Arguments, *, save: bool) -> tuple[Results, l
             direction=d,
         )
 
-        def step(state, xs, recurrent_kernel=recurrent_kernel):
-            new_state, output, gates = _step(state, recurrent_kernel, *xs)
+        scale, reset = _scale_and_resets(arguments, d)
+
+        def step(state, xs, recurrent_kernel=recurrent_kernel, scale=scale):
+            *xs, reset = xs
+            if reset is not None:
+                state = tuple(jnp.where(reset, 0, x) for x in state)
+            new_state, output, gates = step_of(state, recurrent_kernel, *xs, scale)
             return new_state, (output, (*state, *gates) if save else ())
 
         state, (output, saved) = jax.lax.scan(
-            step, (arguments.h[d], arguments.c[d]), (projected, real), reverse=layer.backwards(d)
+            step,
+            (arguments.h[d], arguments.c[d]),
+            (projected, real, reset),
+            reverse=layer.backwards(d),
         )
         outputs.append(jnp.swapaxes(output, 0, 1).astype(layer.dtype))
         states.append(state)
@@ -69,10 +77,19 @@ def _project(inputs, kernel, bias, *, arguments: Arguments, direction: int):
     return jnp.matmul(inputs, kernel, preferred_element_type=bias.dtype) + bias[None, None]
 
 
-def _step(state, recurrent_kernel, projected, real):
+def _scale_and_resets(arguments: Arguments, direction: int):
+    """The recurrent scale [batch, hidden] and the resets [time, batch, 1] of one direction, each or None."""
+    scale, resets = arguments.recurrent_scale, arguments.resets
+    return (
+        None if scale is None else scale[direction],
+        None if resets is None else resets[direction].T[:, :, None],
+    )
+
+
+def step_of(state, recurrent_kernel, projected, real, scale):
     """Computes one step of all rows: the new state, the output, and the gates' activations."""
     h, c = state  # [batch, hidden]
-    gates = projected + _product(h, recurrent_kernel)
+    gates = projected + _product(h if scale is None else h * scale, recurrent_kernel)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     new_c = f * c + i * g
@@ -103,15 +120,22 @@ def gradients(
     d_inputs, of_directions = jnp.zeros_like(arguments.inputs), []
     for d, recurrent_kernel in enumerate(arguments.recurrent_kernel):
         h, *saved = records[6 * d : 6 * d + 6]
+        scale, reset = _scale_and_resets(arguments, d)
+        if scale is not None:
+            h = h * scale[None]
         d_outputs = of_results[0][:, :, d * hidden : (d + 1) * hidden].astype(layer.carry_dtype)
 
-        def step(d_state, xs, recurrent_kernel=recurrent_kernel):
-            return _step_backward(d_state, recurrent_kernel, *xs)
+        def step(d_state, xs, recurrent_kernel=recurrent_kernel, scale=scale):
+            *xs, reset = xs
+            d_state, d_gates = _step_backward(d_state, recurrent_kernel, scale, *xs)
+            if reset is not None:
+                d_state = tuple(jnp.where(reset, 0, x) for x in d_state)
+            return d_state, d_gates
 
         d_state, d_projected = jax.lax.scan(
             step,
             (of_results[1][d], of_results[2][d]),
-            (jnp.swapaxes(d_outputs, 0, 1), real, *saved),
+            (jnp.swapaxes(d_outputs, 0, 1), real, *saved, reset),
             reverse=not layer.backwards(d),
         )
         d_recurrent_kernel = jnp.matmul(  # over all rows and steps at once
@@ -127,7 +151,7 @@ def gradients(
     return d_inputs, *(jnp.stack(x) for x in zip(*of_directions, strict=True))
 
 
-def _step_backward(d_state, recurrent_kernel, d_output, real, c, i, f, g, o):
+def _step_backward(d_state, recurrent_kernel, scale, d_output, real, c, i, f, g, o):
     """Computes the gradients of one step: of the state before it and of the projected inputs."""
     d_h, d_c = d_state
     tanh_c = jnp.tanh(f * c + i * g)
@@ -139,6 +163,8 @@ def _step_backward(d_state, recurrent_kernel, d_output, real, c, i, f, g, o):
     if real is not None:
         d_gates = jnp.where(real, d_gates, 0)
     d_before_h, d_before_c = _product(d_gates, recurrent_kernel.T), d_new_c * f
+    if scale is not None:
+        d_before_h *= scale
     if real is not None:  # a masked step passes the state on unchanged
         d_before_h = jnp.where(real, d_before_h, d_h)
         d_before_c = jnp.where(real, d_before_c, d_c)

@@ -89,7 +89,7 @@ def test_results_and_gradients_are_those_of_the_plain_scan(directions, reverse, 
         def run(inputs, *others):
             return scan.run(layer, Arguments(inputs, mask, scale, *others))
 
-        results, pull = jax.vjp(run, arguments.inputs, *arguments[3:])
+        results, pull = jax.vjp(run, *arguments.differentiable)
         return results, pull(of_results)
 
     results, same, gradients = ours(arguments, of_results)

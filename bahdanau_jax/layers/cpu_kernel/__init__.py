@@ -89,12 +89,11 @@ def run_saving(layer: Layer, arguments: Arguments, size: int) -> tuple[tuple[Arr
 
 def gradients(layer: Layer, arguments: Arguments, records: Array, of_results) -> tuple[Array, ...]:
     """Returns the gradients of inputs, kernel, recurrent_kernel, bias, h and c. See `scan.gradients`."""
-    differentiable = arguments._replace(mask=None, input_scale=None)
     return _call(
         layer,
         arguments,
         (records, *of_results),
-        [_float32(*x.shape) for x in jax.tree.leaves(differentiable)],
+        [_float32(*x.shape) for x in arguments.differentiable],
         backward=1,
     )
 
