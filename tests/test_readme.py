@@ -23,7 +23,7 @@ def run(page, containing):
 
 def test_each_page_has_only_the_snippets_tested_here():
     pages = ("README.md", "docs/interface.md", "docs/files.md")
-    assert [len(snippets(page)) for page in pages] == [3, 2, 2]
+    assert [len(snippets(page)) for page in pages] == [3, 3, 2]
 
 
 @pytest.mark.slow
@@ -57,6 +57,12 @@ def test_attention_in_a_decoder():
     found = run("docs/interface.md", "attention.project(")
     assert found["context"].shape == (4, 128) and found["weights"].shape == (4, 10)
     assert (found["context"][3] == 0).all()
+
+
+def test_masks():
+    found = run("docs/interface.md", "causal = ")
+    seen = found["causal"] & found["real"][:, None] & found["real"][:, :, None]
+    assert found["context"].shape == (4, 10, 16) and ((found["weights"] > 0) == seen).all()
 
 
 def test_layers_in_linen():

@@ -16,10 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
 
 from bahdanau_jax.layers import implementations, scan
 from bahdanau_jax.layers.layer import Arguments, Layer
+from bahdanau_jax.layers.primitive_types import (
+    define,
+    gradient_types,
+    result_types,
+    saving_types,
+)
 
 ROWS = (0, 0, 1, None, None, None, 1, 1, 1, 1)  # the axis of the batch in each of Arguments
 
@@ -225,58 +230,7 @@ def _tangent_batch(operands, dims, **params):
     return results, [0] * len(results)
 
 
-# --- types, evaluation and lowering ---------------------------------------------------------------------
-
-
-def _result_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, Any]]:
-    batch, time, _ = arguments.inputs.shape
-    directions, hidden, _ = arguments.recurrent_kernel.shape
-    state = (directions, batch, hidden), layer.carry_dtype
-    return [((batch, time, directions * hidden), layer.dtype), state, state]
-
-
-def _saving_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, Any]]:
-    return _result_types(layer, arguments) + implementations.record_types(layer, arguments)
-
-
-def _gradient_types(layer: Layer, arguments: Arguments) -> list[tuple[tuple, Any]]:
-    return [(x.shape, x.dtype) for x in arguments.differentiable]
-
-
-def _abstract(types: Callable) -> Callable:
-    def rule(*avals, layer: Layer, tree, mapped, moved=()):
-        first = avals[0]
-        leaves, size = avals[: tree.num_leaves], ()
-        if mapped:
-            size = next(x.shape[:1] for x, m in zip(avals, mapped, strict=True) if m)
-            leaves = [
-                jax.ShapeDtypeStruct(x.shape[1:] if m else x.shape, x.dtype)
-                for x, m in zip(leaves, mapped[: tree.num_leaves], strict=True)
-            ]
-
-        def aval(shape, dtype):
-            sharding = NamedSharding(first.sharding.mesh, PartitionSpec(*[None] * len(shape)))
-            return first.update(shape=shape, dtype=dtype, weak_type=False, sharding=sharding)
-
-        results = types(layer, jax.tree.unflatten(tree, leaves))
-        return [aval((*size, *shape), dtype) for shape, dtype in results]
-
-    return rule
-
-
-def _define(name: str, types: Callable) -> Primitive:
-    """Makes a primitive whose results have these types."""
-    primitive = Primitive(name)
-    primitive.multiple_results = True
-    primitive.def_abstract_eval(_abstract(types))
-    compiled = jax.jit(primitive.bind, static_argnames=("layer", "tree", "mapped", "moved"))
-
-    def evaluate(*operands, **params):
-        with jax.disable_jit(False):
-            return compiled(*operands, **params)
-
-    primitive.def_impl(evaluate)
-    return primitive
+# --- lowering -------------------------------------------------------------------------------------------
 
 
 def _lower(primitive: Primitive, function: Callable) -> None:
@@ -293,10 +247,10 @@ def _lower(primitive: Primitive, function: Callable) -> None:
         mlir.register_lowering(primitive, partial(rule, platform=platform), platform=platform)
 
 
-lstm_p = _define("lstm", _result_types)
-saving_p = _define("lstm_saving", _saving_types)
-tangent_p = _define("lstm_tangent", _result_types)
-backward_p = _define("lstm_backward", _gradient_types)
+lstm_p = define("lstm", result_types)
+saving_p = define("lstm_saving", saving_types)
+tangent_p = define("lstm_tangent", result_types)
+backward_p = define("lstm_backward", gradient_types)
 
 _lower(lstm_p, _forward)
 _lower(saving_p, _saving)

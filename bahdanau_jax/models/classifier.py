@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.lstm import BiLSTM
+from bahdanau_jax.layers.masks import mask_of
 from bahdanau_jax.token_ids import PAD
 
 POOLINGS = ("attention", "last", "max", "mean")
@@ -126,6 +127,7 @@ class AttentionClassifier(nnx.Module):
         ids: Int[Array, "batch time"],
         mask: Bool[Array, "batch time"] | None = None,
         *,
+        lengths: Int[Array, "batch"] | None = None,
         embedded: Float[Array, "batch time embedding_features"] | None = None,
     ) -> tuple[Float[Array, "batch outputs"], Float[Array, "batch time"]]:
         """Returns float32 logits [batch, 1 or num_classes] and attention weights [batch, time].
@@ -133,10 +135,12 @@ class AttentionClassifier(nnx.Module):
         Args:
           ids: token ids, 0 <= id < vocab_size.
           mask: True where a token is real. None: where `ids` is not 0, the padding.
+          lengths: instead of `mask`, the number of real tokens in each row, which come first.
           embedded: replaces `self.embed(ids)`, for gradients with respect to the word vectors.
         """
         ids = jnp.asarray(ids)
-        mask = ids != PAD if mask is None else jnp.asarray(mask)
+        mask = mask_of(mask, lengths, *ids.shape)
+        mask = ids != PAD if mask is None else mask
         hidden = self.embed(ids) if embedded is None else embedded  # [batch, time, features]
         h = None
         for layer in self.encoder:

@@ -39,6 +39,14 @@ with jax.set_mesh(mesh):
         split = gradient(jax.device_put(x, rows), weights, states, implementation)
         assert split[1][0].sharding.is_equivalent_to(rows, 3), split[1][0].sharding
         close(plain, split)
+
+# What only the scan computes, on three rows, which do not divide by two devices.
+options = dict(resets=jnp.asarray(rng.random((3, 9)) < 0.4), recurrent_scale=draw(2, 3, 3))
+gradient = jax.jit(jax.value_and_grad(lambda x, weights: jnp.sum(
+    jnp.sin(bilstm(x, *weights, mask=mask[:3], **options)[0])), argnums=(0, 1)))
+plain = gradient(x[:3], weights)
+with jax.set_mesh(mesh):
+    close(plain, gradient(x[:3], weights))
 """
 
 # Three rows do not divide by two devices. `jax.make_mesh` makes explicit axes by default.
