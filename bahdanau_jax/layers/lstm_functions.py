@@ -5,6 +5,7 @@ between real steps changes no result and no gradient.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -224,7 +225,7 @@ def _step(carry, inputs, weights, mask, scales, *, dtype):
 
 def _checked(
     directions, inputs, weights, mask, lengths, resets, state, scales, *, state_name="initial_state"
-):
+) -> Any:
     """Converts whatever NumPy takes (lists, integers, float64) to JAX arrays, and checks their shapes."""
     inputs, weights = floating(inputs), [floating(x) for x in weights]
     state = None if state is None else tuple(map(floating, state))

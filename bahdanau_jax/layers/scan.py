@@ -47,10 +47,10 @@ def _scan(layer: Layer, arguments: Arguments, *, save: bool) -> tuple[Results, l
         scale, reset = _scale_and_resets(arguments, d)
 
         def step(state, xs, recurrent_kernel=recurrent_kernel, scale=scale):
-            *xs, reset = xs
+            projected, real, reset = xs
             if reset is not None:
                 state = tuple(jnp.where(reset, 0, x) for x in state)
-            new_state, output, gates = step_of(state, recurrent_kernel, *xs, scale)
+            new_state, output, gates = step_of(state, recurrent_kernel, projected, real, scale)
             return new_state, (output, (*state, *gates) if save else ())
 
         state, (output, saved) = jax.lax.scan(
