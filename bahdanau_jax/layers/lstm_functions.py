@@ -87,12 +87,17 @@ def lstm(
         (), inputs, (kernel, recurrent_kernel, bias), mask, lengths, resets, initial_state,
         (input_scale, recurrent_scale),
     )  # fmt: skip
+    kernel, recurrent_kernel, bias = (x[None] for x in weights)
+    input_scale, recurrent_scale = (None if x is None else x[None] for x in scales)
     outputs, (h, c) = run_layer(
         inputs,
-        *(x[None] for x in weights),
+        kernel,
+        recurrent_kernel,
+        bias,
         mask,
         None if state is None else tuple(x[None] for x in state),
-        *(None if x is None else x[None] for x in scales),
+        input_scale,
+        recurrent_scale,
         resets,
         reverse=reverse,
         dtype=dtype,
@@ -135,12 +140,17 @@ def bilstm(
         (2,), inputs, (kernel, recurrent_kernel, bias), mask, lengths, resets, initial_state,
         (input_scale, recurrent_scale),
     )  # fmt: skip
+    kernel, recurrent_kernel, bias = weights
+    input_scale, recurrent_scale = scales
     return run_layer(
         inputs,
-        *weights,
+        kernel,
+        recurrent_kernel,
+        bias,
         mask,
         state,
-        *scales,
+        input_scale,
+        recurrent_scale,
         resets,
         reverse=False,
         dtype=dtype,
