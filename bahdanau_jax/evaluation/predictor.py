@@ -9,9 +9,10 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,9 @@ from bahdanau_jax.data.tokenizer import SPECIAL_WORDS, Tokenizer, Words, each_te
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.evaluation.calibration import read_temperature
+from bahdanau_jax.evaluation.int16 import check_compared
 from bahdanau_jax.models.build import build_classifier
+from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.models.probabilities import probabilities
 from bahdanau_jax.runs.flags import check_flags, check_not_forked
 from bahdanau_jax.runs.parse_config import parse_config, upgrade
@@ -73,6 +76,7 @@ class Predictor:
         bucket_lengths: increasing lengths to pad to. A text is cut to the last one.
         step: number of training steps.
         temperature: divides the logits; see `calibration.py`.
+        products: "float32", or "int16" for faster products of rounded numbers on a CPU; see `with_products`.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class Predictor:
         bucket_lengths: Sequence[int],
         step: int = 0,
         temperature: float = 1.0,
+        products: str = "float32",
     ):
         check_not_forked()
         self.vocabulary, self.step, self.temperature = vocabulary, step, temperature
@@ -91,14 +96,20 @@ class Predictor:
         self.bucket_lengths = tuple(bucket_lengths)
         view = nnx.view(model, deterministic=True, raise_if_not_found=False)
         self.graphdef, self.state = nnx.split(view)
+        self.products = products
 
     @classmethod
-    def load(cls, workdir: str | Path) -> Predictor:
+    def load(cls, workdir: str | Path, *, products: str = "float32") -> Predictor:
         """Reads the latest checkpoint of a run folder, and writes nothing.
+
+        Args:
+            workdir: the run's folder.
+            products: "float32"; or "int16", for faster products of rounded numbers on a CPU, once
+                `python -m experiments.int16` has compared them on the run's validation texts.
 
         Raises:
             InputError: the folder holds no run or no checkpoint yet, or a file in it is damaged, or a
-                flag of JAX leaves no device.
+                flag of JAX leaves no device, or int16 is asked for and was not compared, or cannot be had.
         """
         workdir = Path(workdir).expanduser()
         check_folder(workdir)
@@ -122,7 +133,9 @@ class Predictor:
                 f"{workdir}/config.json describes no model: {one_line(error)}"
             ) from error
         step = restore_model(workdir, model)
-        return cls(
+        if products != "float32":
+            check_compared(workdir, step)
+        predictor = cls(
             model,
             vocabulary,
             label_names=label_names,
@@ -130,6 +143,27 @@ class Predictor:
             step=step,
             temperature=read_temperature(workdir),
         )
+        return predictor if products == "float32" else predictor.with_products(products)
+
+    def with_products(self, products: str) -> Predictor:
+        """The same model with products of "float32" or "int16"; see `PredictionBiLSTM`.
+
+        Raises:
+            InputError: they cannot be had here; says why.
+        """
+        predictor = copy.copy(self)
+        predictor.__dict__.pop("_fastest", None)
+        predictor.products = products
+        try:
+            _ = predictor._fastest
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return predictor
+
+    @cached_property
+    def _fastest(self) -> tuple[nnx.GraphDef, nnx.State]:
+        """What predicts: the model's own form for prediction, if it has one."""
+        return nnx.split(for_prediction(nnx.merge(self.graphdef, self.state), self.products))
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """A prediction for each text, in the same order.
@@ -150,7 +184,7 @@ class Predictor:
         lengths = [len(x) for x in ids]
         with jax.transfer_guard("allow"):
             outputs = [
-                (chosen, _forward(self.graphdef, self.state, batch, self.temperature))
+                (chosen, _forward(*self._fastest, batch, self.temperature))
                 for chosen, batch in padded_batches(ids, self.bucket_lengths)
             ]
             outputs = jax.device_get(outputs)

@@ -41,7 +41,7 @@ def over_devices(compute: Callable) -> Callable:
     )
 
     def padded(arguments: Arguments):
-        batch, time, _ = arguments.inputs.shape
+        batch, time = arguments.inputs.shape[:2]
         missing = -batch % devices
         if not missing:
             return split(*arguments)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.masks import mask_of
+from bahdanau_jax.layers.prediction import PredictionBiLSTM, obstacle
 from bahdanau_jax.token_ids import PAD
 
+_TABLE_BYTES = 256 << 20  # of the products of all words that `for_prediction` may keep
 POOLINGS = ("attention", "last", "max", "mean")
 
 
@@ -153,9 +155,55 @@ class AttentionClassifier(nnx.Module):
         features = self.head_dropout(nnx.relu(self.hidden(chosen)))  # [batch, head_features]
         return self.output(features).astype(jnp.float32), weights
 
+    def for_prediction(self, *, products: str = "float32") -> Self:
+        """Returns a model that gives the same results in less time, and cannot be trained.
+
+        On a CPU with the kernel, the first BiLSTM looks up the products of words, which are computed here.
+        Elsewhere, and for a subclass with an `embed` of its own, it returns the model itself.
+
+        Args:
+          products: "float32", or "int16" for products of rounded numbers; see `PredictionBiLSTM`.
+
+        Raises:
+          ValueError: "int16" is asked for and cannot be had; says why.
+        """
+        first = self.encoder[0]
+        why = obstacle(first)
+        if type(self).embed is not AttentionClassifier.embed:
+            why = f"{type(self).__name__} has an embed() of its own"
+        elif self.embedding.num_embeddings * 8 * first.forward.bias.size > _TABLE_BYTES:
+            why = f"the products of {self.embedding.num_embeddings} words take over {_TABLE_BYTES >> 20} MB"
+        if why:
+            if products != "float32":
+                raise ValueError(f"products of {products} cannot be had: {why}")
+            return self
+        model = nnx.clone(self)
+        vectors = self.embedding.embedding[...]
+        model.embedding = None
+        model.encoder = nnx.List(
+            PredictionBiLSTM(layer, vectors if layer is first else None, products=products)
+            for layer in self.encoder
+        )
+        return model
+
     def embed(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch time embedding_features"]:
-        """The vectors that the encoder reads, one per token."""
-        return self.embedding(ids)
+        """The vectors that the encoder reads, one per token. A model for prediction reads ids."""
+        return ids if self.embedding is None else self.embedding(ids)
+
+
+def for_prediction(model: Any, products: str = "float32") -> Any:
+    """What a model's own `for_prediction` returns, or the model itself if it has none.
+
+    Raises:
+      ValueError: `products` are not "float32" and cannot be had; says why.
+    """
+    if hasattr(model, "for_prediction"):
+        return model.for_prediction(products=products)
+    if products != "float32":
+        raise ValueError(
+            f"products of {products} cannot be had: {type(model).__name__} has no for_prediction()"
+        )
+    return model
 
 
 def _pool(

@@ -1,12 +1,13 @@
 """A classifier and a linear model of n-grams, whose logits are averaged."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.models.ngrams import NgramClassifier
 
 
@@ -50,6 +51,12 @@ class WithNgrams(nnx.Module):
         if self.deterministic:
             logits += self.ngram_share * (self.ngrams(ids, mask) - logits)
         return logits, weights
+
+    def for_prediction(self, *, products: str = "float32") -> Self:
+        """The same with a network for prediction; see `AttentionClassifier.for_prediction`."""
+        model = nnx.clone(self)
+        model.network = for_prediction(self.network, products)
+        return model
 
     def embed(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch time embedding_features"]:
         """What the network's encoder reads; the n-grams have no part in it."""

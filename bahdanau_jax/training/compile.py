@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from bahdanau_jax.data.batches import Batch, eval_batches
+from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.runs import multihost
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.sharding import replicated, shard_batches, split_rows
@@ -132,11 +133,18 @@ class Evaluator:
         pool: ThreadPoolExecutor,
     ):
         view = nnx.view(model, deterministic=True, raise_if_not_found=False)
-        graphdef, state = nnx.split(view)
+        trained = nnx.graphdef(view)
+
+        def prepare(state: nnx.State) -> nnx.State:
+            return nnx.state(for_prediction(nnx.merge(trained, state)))
+
         self._lengths, self._batch_size, self._mesh = lengths, batch_size, mesh
+        self._prepare = jax.jit(prepare, out_shardings=replicated(mesh))
+        with jax.set_mesh(mesh):
+            faster = nnx.eval_shape(lambda: for_prediction(view))
         self._step = CompiledAhead(
-            partial(eval_step, graphdef),
-            state,
+            partial(eval_step, nnx.graphdef(faster)),
+            nnx.state(faster),
             lengths,
             batch_size=batch_size,
             mesh=mesh,
@@ -158,8 +166,10 @@ class Evaluator:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+        with jax.set_mesh(self._mesh):
+            state = self._prepare(model_state)
         # All batches go to the device before anything is fetched.
-        outputs = [self._step(model_state, batch) for batch in shard_batches(batches, self._mesh)]
+        outputs = [self._step(state, batch) for batch in shard_batches(batches, self._mesh)]
         logits = np.zeros((len(ids), outputs[0][0].shape[-1]), np.float32)
         for batch_logits, rows in jax.device_get(outputs):
             logits[rows[rows >= 0]] = batch_logits[rows >= 0]

@@ -6,7 +6,7 @@ shares the rows among the cores. It is written with numba, so it needs no compil
 its foreign function interface (FFI), without Python and without copies.
 
 - simd.py has the vector instructions, product.py the register-blocked product.
-- job.py describes a call, forward.py and backward.py compute it, packing.py reorders weights.
+- job.py describes a call, forward.py (with gates.py) and backward.py compute it, packing.py reorders weights.
 - ffi.py has the function that XLA calls, and the threads. build.py compiles everything.
 """
 
@@ -94,27 +94,36 @@ def gradients(layer: Layer, arguments: Arguments, records: Array, of_results) ->
         arguments,
         (records, *of_results),
         [_float32(*x.shape) for x in arguments.differentiable],
-        backward=1,
+        backward=True,
     )
 
 
-def _call(layer: Layer, arguments: Arguments, operands, results, *, backward: int = 0):
+def run_for_prediction(layer: Layer, arguments: Arguments, *, int16: bool) -> tuple[Array, ...]:
+    """As `run`. Inputs may be ids (see `layers/prediction.py`), and products may be of int16."""
+    lookup = jnp.issubdtype(arguments.inputs.dtype, jnp.integer)
+    operands, results = (arguments.bias, arguments.h, arguments.c), _results(arguments)
+    return _call(layer, arguments, operands, results, lookup=lookup, int16=int16)
+
+
+def _call(layer: Layer, arguments: Arguments, operands, results, **settings: int):
     _register()
     inputs, mask, input_scale, kernel, recurrent_kernel, *_ = arguments
     if mask is None:
         mask = jnp.ones(inputs.shape[:2], bool)
     if input_scale is None:
-        input_scale = jnp.zeros((0, 0, inputs.shape[2]), jnp.float32)
+        input_scale = jnp.zeros((0, 0, 0), jnp.float32)
+    settings = dict.fromkeys(("backward", "int16", "lookup"), False) | settings
+    attributes = {name: np.int64(value) for name, value in settings.items()}
     return tuple(
         jax.ffi.ffi_call(TARGET, results)(
             inputs, mask, input_scale, kernel, recurrent_kernel, *operands,
-            backward=np.int64(backward), reverse=np.int64(layer.reverse),
+            reverse=np.int64(layer.reverse), **attributes,
         )
     )  # fmt: skip
 
 
 def _results(arguments: Arguments) -> list[jax.ShapeDtypeStruct]:
-    batch, time, _ = arguments.inputs.shape
+    batch, time, *_ = arguments.inputs.shape
     directions, hidden, _ = arguments.recurrent_kernel.shape
     state = _float32(directions, batch, hidden)
     return [_float32(batch, time, directions * hidden), state, state]

@@ -23,7 +23,13 @@ from bahdanau_jax.layers.cpu_kernel.build import (
 )
 from bahdanau_jax.layers.cpu_kernel.forward import bahdanau_forward_part
 from bahdanau_jax.layers.cpu_kernel.job import FIELDS, job_at
-from bahdanau_jax.layers.cpu_kernel.packing import pack, pack_transposed, sum_gradients, sum_inputs
+from bahdanau_jax.layers.cpu_kernel.packing import (
+    pack,
+    pack_int16,
+    pack_transposed,
+    sum_gradients,
+    sum_inputs,
+)
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     PANEL,
@@ -201,10 +207,15 @@ def handle(frame):
     address = allocate(JOB_BYTES)
     job = job_at(address)
     job.next = job.done = 0
-    job.backward, job.reverse = attribute(frame, i64(0)), attribute(frame, i64(1))
+    job.backward, job.int16 = attribute(frame, i64(0)), attribute(frame, i64(1))
+    job.lookup, job.reverse = attribute(frame, i64(2)), attribute(frame, i64(3))
     x_dims = peek(peek(arguments) + BUFFER_DIMS)
+    w_dims = peek(peek(arguments + 8 * 3) + BUFFER_DIMS)
     u_dims = peek(peek(arguments + 8 * 4) + BUFFER_DIMS)
-    B, T, F = peek(x_dims), peek(x_dims + 8), peek(x_dims + 16)
+    B, T, F = peek(x_dims), peek(x_dims + 8), peek(w_dims + 8)
+    job.vocabulary = F
+    if job.lookup:
+        F = i64(0)
     D, H = peek(u_dims), peek(u_dims + 8)
     HP = (H + LANES - 1) // LANES * LANES
     job.batch, job.time, job.features, job.directions, job.hidden, job.padded = B, T, F, D, H, HP
@@ -247,9 +258,13 @@ def handle(frame):
         job.gradients = allocate(P * D * weight_bytes)
         pack_transposed(job)
     else:
-        job.packed = allocate(D * weight_bytes)
+        job.packed = allocate(D * (weight_bytes + 32 * HP))
         job.packed_bias = job.packed + D * (F + H) * 16 * HP
-        pack(job)
+        job.column_scales = job.packed_bias + D * 16 * HP
+        if job.int16:
+            pack_int16(job)
+        else:
+            pack(job)
 
     helpers = min(threads, job.parts) - 1
     job.holders = helpers + 2  # the helpers, bahdanau_work() below, and this function

@@ -1,14 +1,15 @@
 """The forward pass. A part walks through time with only the rows that are real, so padding costs nothing."""
 
 from bahdanau_jax.layers.cpu_kernel.build import free, library_function
+from bahdanau_jax.layers.cpu_kernel.gates import gate_sums, gate_sums_int16
 from bahdanau_jax.layers.cpu_kernel.job import (
     active_rows,
     directions_of,
     job_at,
+    kernel_row,
     load_input,
     record_start,
 )
-from bahdanau_jax.layers.cpu_kernel.product import bahdanau_product
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
@@ -22,6 +23,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     sigmoid,
     store,
     tanh,
+    to_int16,
     zero,
 )
 
@@ -35,19 +37,20 @@ def bahdanau_forward_part(address, part):
     first_direction, end_direction = directions_of(job, part)
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
-    panel_bytes = (F + H) * ROW_BYTES
     x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
-    scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
+    scratch = allocate(R * (24 + x_bytes + 4 * h_bytes + ROW_BYTES) + ROW_BYTES)
     x = scratch
     h = x + R * x_bytes
     c = h + R * h_bytes
     new_h = c + R * h_bytes
     acc = new_h + R * h_bytes
-    active = acc + R * ROW_BYTES
+    h_int16 = acc + (R + 1) * ROW_BYTES  # a row to spare
+    active = h_int16 + R * h_bytes
     x_table = active + 8 * R
     h_table = x_table + 8 * R
     for r in range(R):
         poke(x_table + 8 * r, x + r * x_bytes)
+        zero(x + r * x_bytes, F + LANES)
 
     for d in range(first_direction, end_direction):
         record = record_start(job, d, group)
@@ -57,6 +60,9 @@ def bahdanau_forward_part(address, part):
             zero(c + r * h_bytes, HP)
             copy(h + r * h_bytes, job.h0 + start, H)
             copy(c + r * h_bytes, job.c0 + start, H)
+            if job.int16:
+                zero(h_int16 + r * h_bytes, HP)
+                to_int16(h_int16 + r * h_bytes, h + r * h_bytes, H)
         backwards = (d == 1) != (job.reverse != 0)
         ahead = -1 if backwards else 1
         for step in range(T):
@@ -69,20 +75,18 @@ def bahdanau_forward_part(address, part):
                         zero(job.out + 4 * H * ((b * T + t) * D + d), H)
             for i in range(n):
                 r = peek(active + 8 * i)
-                load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
+                if job.lookup:
+                    poke(x_table + 8 * i, kernel_row(job, d, peek(rows + 8 * r), t, ahead))
+                else:
+                    load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
                 poke(h_table + 8 * i, h + r * h_bytes)
+                if job.int16:
+                    poke(h_table + 8 * i, h_int16 + r * h_bytes)
             for j in range(0, HP, LANES):
-                bias = job.packed_bias + 16 * (d * HP + j)
-                bias_i, bias_f = load(bias), load(bias + 4 * LANES)
-                bias_g, bias_o = load(bias + 8 * LANES), load(bias + 12 * LANES)
-                for i in range(n):
-                    store(acc + i * ROW_BYTES, bias_i)
-                    store(acc + i * ROW_BYTES + 4 * LANES, bias_f)
-                    store(acc + i * ROW_BYTES + 8 * LANES, bias_g)
-                    store(acc + i * ROW_BYTES + 12 * LANES, bias_o)
-                weights = job.packed + (d * HP + j) // LANES * panel_bytes
-                bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F)
-                bahdanau_product(n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, H)
+                if job.int16:
+                    gate_sums_int16(job, d, j, n, x_table, h_table, acc)
+                else:
+                    gate_sums(job, d, j, n, x_table, h_table, acc)
                 for i in range(n):
                     at = acc + i * ROW_BYTES
                     gate_i, gate_f = sigmoid(load(at)), sigmoid(load(at + 4 * LANES))
@@ -105,6 +109,8 @@ def bahdanau_forward_part(address, part):
                     copy(record + 5 * h_bytes, h + r * h_bytes, HP)
                     record += 6 * h_bytes
                 copy(h + r * h_bytes, new_h + i * h_bytes, HP)
+                if job.int16:
+                    to_int16(h_int16 + r * h_bytes, new_h + i * h_bytes, H)
                 copy(
                     job.out + 4 * H * ((peek(rows + 8 * r) * T + t) * D + d), new_h + i * h_bytes, H
                 )

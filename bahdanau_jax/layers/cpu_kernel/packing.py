@@ -1,7 +1,8 @@
 """Reorders weights for the products, and sums the gradients that parts computed separately."""
 
-from bahdanau_jax.layers.cpu_kernel.build import f32, njit
+from bahdanau_jax.layers.cpu_kernel.build import f32, njit, types
 from bahdanau_jax.layers.cpu_kernel.simd import (
+    INT16_ONE,
     LANES,
     PANEL,
     ROW_BYTES,
@@ -10,6 +11,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     copy,
     loadf,
     peek8,
+    poke16,
     storef,
     zero,
 )
@@ -37,6 +39,55 @@ def pack(job):
                     to = job.packed_bias + 16 * (d * HP + j) + 4 * g * LANES
                     zero(to, LANES)
                     copy(to, job.bias + 4 * (d * 4 * H + g * H + j), min(LANES, H - j))
+
+
+@njit
+def weight(job, d, k, column):
+    """Weight k of a column: that of input feature k, or of state k - features."""
+    F, H = job.features, job.hidden
+    if k < F:
+        return loadf(job.w + 4 * ((d * F + k) * 4 * H + column))
+    return loadf(job.u + 4 * ((d * H + k - F) * 4 * H + column))
+
+
+@njit
+def column_unit(job, d, column):
+    """The weight for which 1 stands in a column: the smallest with which weights fit int16 and sums int32."""
+    K = job.features + job.hidden
+    largest, total = f32(0.0), f32(0.0)
+    for k in range(K):
+        size = abs(weight(job, d, k, column))
+        largest, total = max(largest, size), total + size
+    # Inputs and states are at most INT16_ONE, and rounding adds up to 1/2 to each of K weights.
+    unit = max(largest / f32(32767), total / (f32(1 << 31) / INT16_ONE - f32(K)))
+    return unit if unit > 0 else f32(1.0)
+
+
+@njit
+def pack_int16(job):
+    """Writes the weights as int16, two of a column side by side, and the column's scales and bias."""
+    apart()
+    F, H, HP, D = job.features, job.hidden, job.padded, job.directions
+    pairs = (F + 1) // 2 + (H + 1) // 2
+    for d in range(D):
+        for j in range(0, HP, LANES):
+            panel = job.packed + (d * HP + j) // LANES * pairs * ROW_BYTES
+            zero(panel, pairs * PANEL)
+            zero(job.column_scales + 16 * (d * HP + j), PANEL)
+            zero(job.packed_bias + 16 * (d * HP + j), PANEL)
+            for g in range(4):
+                for n in range(min(LANES, H - j)):
+                    column = g * H + j + n
+                    unit = column_unit(job, d, column)
+                    place = 4 * (g * LANES + n)
+                    storef(job.column_scales + 16 * (d * HP + j) + place, unit / INT16_ONE)
+                    if job.bias:
+                        bias = loadf(job.bias + 4 * (d * 4 * H + column))
+                        storef(job.packed_bias + 16 * (d * HP + j) + place, bias)
+                    for k in range(F + H):
+                        half = k if k < F else k + F % 2
+                        number = types.int16(round(weight(job, d, k, column) / unit))
+                        poke16(panel + half // 2 * ROW_BYTES + place + 2 * (half % 2), number)
 
 
 @njit

@@ -18,23 +18,32 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     byte_offset,
     emit_fma,
     emit_load,
+    emit_madd,
     emit_splat,
     emit_store,
     emits,
     f32_ir,
+    i32_ir,
     i64_ir,
+    ivec_ir,
+    keep_rolled,
     vec_ir,
 )
 
+# A product of int16 needs a register beside its sum. Where there are 16, a third row would not fit.
+INT16_ROWS = TILE_ROWS if TILE_ROWS > 3 else 2
 DEPTH = 128  # rows of a weight panel that stay in the L1 cache while the tiles pass over them
 
 
-def _tile(rows, transposed):
+def _tile(rows, transposed=False, int16=False):
     """Emits acc[r, :] += sum over k of a[r, k] * b[k, :] for `rows` rows and PANEL columns, in registers.
 
     acc and b are addresses with byte strides. `table` holds the addresses of a's rows, and `offset` is a
-    byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k.
+    byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k. With int16, each
+    float of a and b is a pair of int16 instead, whose products are added, and acc holds int32.
     """
+    multiply_add = emit_madd if int16 else emit_fma
+    number, vector = (i32_ir, ivec_ir) if int16 else (f32_ir, vec_ir)
 
     @emits(types.void, *[i64] * 7)
     def tile(b, acc, acc_stride, table, offset, b0, b_stride, k):
@@ -44,7 +53,7 @@ def _tile(rows, transposed):
             b.add(byte_offset(b, acc, acc_stride, r), ir.Constant(i64_ir, int(4 * LANES * v)))
             for r, v in at
         ]
-        starts = [emit_load(b, c, vec_ir) for c in cells]
+        starts = [emit_load(b, c, vector) for c in cells]
         if not transposed:
             row = [b.add(table, ir.Constant(i64_ir, 8 * r)) for r in range(rows)]
             a_rows = [b.add(emit_load(b, address, i64_ir, 8), offset) for address in row]
@@ -55,7 +64,7 @@ def _tile(rows, transposed):
 
         b.position_at_end(loop)
         index = b.phi(i64_ir)
-        sums = [b.phi(vec_ir) for _ in cells]
+        sums = [b.phi(vector) for _ in cells]
         b_row = b.add(b0, b.mul(index, b_stride))
         if transposed:
             a_row = b.add(emit_load(b, byte_offset(b, table, index, 8), i64_ir, 8), offset)
@@ -65,10 +74,10 @@ def _tile(rows, transposed):
                 at = b.add(a_row, ir.Constant(i64_ir, 4 * r))
             else:
                 at = byte_offset(b, a_rows[r], index, 4)
-            return emit_splat(b, emit_load(b, at, f32_ir))
+            return emit_splat(b, emit_load(b, at, number))
 
         def column(v):
-            return emit_load(b, b.add(b_row, ir.Constant(i64_ir, int(4 * LANES * v))), vec_ir)
+            return emit_load(b, b.add(b_row, ir.Constant(i64_ir, int(4 * LANES * v))), vector)
 
         # This order decides what LLVM keeps in registers. AVX-512 has 32, of which the sums leave 8: enough
         # for all columns and one broadcast. AVX2 has 16 and leaves 4: the broadcasts and one column.
@@ -78,15 +87,17 @@ def _tile(rows, transposed):
             for r in range(rows):
                 a = broadcast(r)
                 for v in range(VECTORS):
-                    new[r * VECTORS + v] = emit_fma(b, a, columns[v], sums[r * VECTORS + v])
+                    new[r * VECTORS + v] = multiply_add(b, a, columns[v], sums[r * VECTORS + v])
         else:
             broadcasts = [broadcast(r) for r in range(rows)]
             for v in range(VECTORS):
                 w = column(v)
                 for r in range(rows):
-                    new[r * VECTORS + v] = emit_fma(b, broadcasts[r], w, sums[r * VECTORS + v])
+                    new[r * VECTORS + v] = multiply_add(b, broadcasts[r], w, sums[r * VECTORS + v])
         following = b.add(index, ir.Constant(i64_ir, 1))
-        b.cbranch(b.icmp_signed("<", following, k), loop, done)
+        again = b.cbranch(b.icmp_signed("<", following, k), loop, done)
+        if int16:
+            keep_rolled(b.module, again)
         index.add_incoming(zero, entry)
         index.add_incoming(following, loop)
         for phi, start, value in zip(sums, starts, new, strict=True):
@@ -94,7 +105,7 @@ def _tile(rows, transposed):
             phi.add_incoming(value, loop)
 
         b.position_at_end(done)
-        results = [b.phi(vec_ir) for _ in cells]
+        results = [b.phi(vector) for _ in cells]
         for cell, start, value, result in zip(cells, starts, new, results, strict=True):
             result.add_incoming(start, entry)
             result.add_incoming(value, loop)
@@ -103,18 +114,22 @@ def _tile(rows, transposed):
     return tile
 
 
-def any_tile(transposed):
-    """Makes a numba function that runs the tile for `rows` rows, 1 <= rows <= TILE_ROWS."""
-    names = {f"tile{r}": _tile(r, transposed) for r in range(1, TILE_ROWS + 1)}
+def any_tile(most=TILE_ROWS, **kind):
+    """Makes a numba function that runs the tile for `rows` rows, 1 <= rows <= most."""
+    names = {f"tile{r}": _tile(r, **kind) for r in range(1, most + 1)}
     body = "".join(
         f"  if rows == {r}:\n    tile{r}(acc, acc_stride, table, offset, b, b_stride, k)\n    return\n"
-        for r in range(TILE_ROWS, 0, -1)
+        for r in range(most, 0, -1)
     )
     exec(f"def tile(rows, acc, acc_stride, table, offset, b, b_stride, k):\n{body}", names)
     return njit(names["tile"])
 
 
-tile, tile_transposed = any_tile(False), any_tile(True)
+tile, tile_transposed, tile_int16 = (
+    any_tile(),
+    any_tile(transposed=True),
+    any_tile(INT16_ROWS, int16=True),
+)
 
 
 @library_function(7)
@@ -129,6 +144,28 @@ def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
             tile(
                 n,
                 at,
+                acc_stride,
+                table + 8 * r,
+                4 * k,
+                b + k * b_stride,
+                b_stride,
+                min(DEPTH, depth - k),
+            )
+            r += n
+    return 0
+
+
+@library_function(7)
+def bahdanau_product_int16(rows, acc, acc_stride, table, b, b_stride, depth):
+    """As `bahdanau_product` for `depth` pairs of int16. acc holds int32."""
+    apart()
+    for k in range(0, depth, DEPTH):
+        r = 0
+        for tiles in range((rows + INT16_ROWS - 1) // INT16_ROWS, 0, -1):
+            n = (rows - r + tiles - 1) // tiles
+            tile_int16(
+                n,
+                acc + r * acc_stride,
                 acc_stride,
                 table + 8 * r,
                 4 * k,

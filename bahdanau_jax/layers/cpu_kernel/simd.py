@@ -29,13 +29,15 @@ def tile_shape(features: frozenset[str], machine: str) -> tuple[int, int]:
 
 
 LANES, TILE_ROWS = tile_shape(cpu_features(), platform.machine())
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 LANES = np.int64(LANES)  # an int is a literal to numba, which would compile callees again for each
 VECTORS = np.int64(4)  # vectors in a row of a tile: the four gates of LANES hidden units
 PANEL = VECTORS * LANES  # floats in a row of a tile
+INT16_ONE = np.float32(1 << 12)  # the int16 that stands for an input or state of 1
 ROW_BYTES = 4 * PANEL
 
-f32_ir, i64_ir, _i32_ir = ir.FloatType(), ir.IntType(64), ir.IntType(32)
-vec_ir = ir.VectorType(f32_ir, int(LANES))
+f32_ir, i64_ir, i32_ir, _i16_ir = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16)
+vec_ir, ivec_ir = ir.VectorType(f32_ir, int(LANES)), ir.VectorType(i32_ir, int(LANES))
 
 
 class _VecType(types.Type):
@@ -84,9 +86,9 @@ def emit_store(builder, address, value, align=4):
 
 
 def emit_splat(builder, scalar):
-    v = builder.insert_element(ir.Constant(vec_ir, ir.Undefined), scalar, ir.Constant(_i32_ir, 0))
-    zeros = ir.Constant(ir.VectorType(_i32_ir, int(LANES)), [0] * int(LANES))
-    return builder.shuffle_vector(v, v, zeros)
+    kind = ir.VectorType(scalar.type, int(LANES))
+    v = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(i32_ir, 0))
+    return builder.shuffle_vector(v, v, ir.Constant(ivec_ir, [0] * int(LANES)))
 
 
 def emit_fma(builder, a, b, c):
@@ -95,6 +97,39 @@ def emit_fma(builder, a, b, c):
         builder.module, ir.FunctionType(vec_ir, [vec_ir] * 3), name
     )
     return builder.call(fn, [a, b, c])
+
+
+# Intrinsics that multiply pairs of int16 and add the two products, by the lanes of int32.
+_MADD = {
+    4: "llvm.x86.sse2.pmadd.wd",
+    8: "llvm.x86.avx2.pmadd.wd",
+    16: "llvm.x86.avx512.pmaddw.d.512",
+}
+
+
+def emit_madd(builder, a, b, c):
+    """a[2i] * b[2i] + a[2i+1] * b[2i+1] + c[i]. Each int32 of a and b holds two int16; c holds int32."""
+    pairs = ir.VectorType(_i16_ir, 2 * int(LANES))
+    a, b = builder.bitcast(a, pairs), builder.bitcast(b, pairs)
+    if IS_X86:
+        name = _MADD[int(LANES)]
+        fn = builder.module.globals.get(name) or ir.Function(
+            builder.module, ir.FunctionType(ivec_ir, [pairs] * 2), name
+        )
+        return builder.add(builder.call(fn, [a, b]), c)
+    for first in (0, 1):
+        chosen = ir.Constant(ivec_ir, list(range(first, 2 * int(LANES), 2)))
+        x, y = (builder.sext(builder.shuffle_vector(v, v, chosen), ivec_ir) for v in (a, b))
+        c = builder.add(builder.mul(x, y), c)
+    return c
+
+
+def keep_rolled(module, branch):
+    """Keeps LLVM from unrolling the loop that this branch closes."""
+    choice = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+    loop = module.add_metadata([choice, ir.Constant(i32_ir, len(module.metadata))])
+    loop.operands = (loop, choice)  # a loop's metadata begins with itself
+    branch.set_metadata("llvm.loop", loop)
 
 
 def byte_offset(builder, base, index, size):
@@ -121,6 +156,23 @@ def storef(b, address, value):
     emit_store(b, address, value)
 
 
+@emits(vec, i64)
+def load_int32(b, address):
+    """Reads LANES int32 as float32."""
+    return b.sitofp(emit_load(b, address, ivec_ir), vec_ir)
+
+
+@emits(types.void, i64, vec)
+def store_int16(b, address, value):
+    """Rounds to int16. The values must fit."""
+    name = f"llvm.rint.v{LANES}f32"
+    fn = b.module.globals.get(name) or ir.Function(
+        b.module, ir.FunctionType(vec_ir, [vec_ir]), name
+    )
+    whole = b.fptosi(b.call(fn, [value]), ivec_ir)
+    emit_store(b, address, b.trunc(whole, ir.VectorType(_i16_ir, int(LANES))), 2)
+
+
 @emits(i64, i64)
 def peek(b, address):
     """Reads the int64 at address."""
@@ -137,6 +189,11 @@ def poke32(b, address, value):
     emit_store(b, address, value)
 
 
+@emits(types.void, i64, types.int16)
+def poke16(b, address, value):
+    emit_store(b, address, value, 2)
+
+
 @emits(types.uint8, i64)
 def peek8(b, address):
     return emit_load(b, address, ir.IntType(8), 1)
@@ -144,7 +201,7 @@ def peek8(b, address):
 
 @emits(types.int32, i64)
 def peek32(b, address):
-    return emit_load(b, address, _i32_ir)
+    return emit_load(b, address, i32_ir)
 
 
 @emits(types.void, i64)
@@ -152,10 +209,10 @@ def prefetch(b, address):
     kind = ir.PointerType(ir.IntType(8))
     fn = b.module.globals.get("llvm.prefetch.p0") or ir.Function(
         b.module,
-        ir.FunctionType(ir.VoidType(), [kind, _i32_ir, _i32_ir, _i32_ir]),
+        ir.FunctionType(ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir]),
         "llvm.prefetch.p0",
     )
-    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(_i32_ir, n) for n in (0, 2, 1)])
+    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (0, 2, 1)])
 
 
 @emits(vec, f32)
@@ -294,6 +351,17 @@ def zero(to, n):
         store(to + 4 * k, splat(f32(0.0)))
     for k in range(whole, n):
         storef(to + 4 * k, f32(0.0))
+
+
+@njit
+def to_int16(to, source, n):
+    """Rounds n float32 in [-1, 1] to int16 in units of 1 / INT16_ONE."""
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store_int16(to + 2 * k, load(source + 4 * k) * splat(INT16_ONE))
+    for k in range(whole, n):
+        poke16(to + 2 * k, types.int16(round(loadf(source + 4 * k) * INT16_ONE)))
 
 
 @njit

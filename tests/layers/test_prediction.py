@@ -1,0 +1,144 @@
+"""Prediction on the CPU kernel: looked-up inputs equal the products, int16 stays within its rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from bahdanau_jax import AttentionClassifier, BiLSTM, lstm_implementation
+from bahdanau_jax.layers.prediction import PredictionBiLSTM
+from bahdanau_jax.models.classifier import for_prediction
+from bahdanau_jax.models.ngrams import NgramClassifier
+from bahdanau_jax.models.with_ngrams import WithNgrams
+
+needs_kernel = pytest.mark.skipif(
+    lstm_implementation("auto")[0] != "native", reason="the CPU kernel does not run here"
+)
+pytestmark = needs_kernel
+# features, hidden, words, batch, time; odd sizes, and a hidden size on both sides of a vector
+SIZES = [(5, 3, 7, 4, 6), (8, 16, 20, 9, 12), (7, 19, 11, 35, 7)]
+
+
+def setting(features, hidden, words, batch, time):
+    layer = BiLSTM(features, hidden, rngs=nnx.Rngs(0))
+    random = np.random.default_rng(1)
+    layer.forward.bias[...] = random.normal(size=4 * hidden)
+    vectors = jnp.asarray(random.normal(size=(words, features)), jnp.float32)
+    ids = jnp.asarray(random.integers(0, words, (batch, time)), jnp.int32)
+    mask = jnp.asarray(random.random((batch, time)) < 0.7).at[0].set(False)
+    return layer, vectors, ids, mask
+
+
+def largest_difference(a, b):
+    return max(
+        float(jnp.abs(x - y).max())
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_ids_give_what_their_vectors_give(sizes):
+    layer, vectors, ids, mask = setting(*sizes)
+    expected = layer(vectors[ids], mask)
+    found = PredictionBiLSTM(layer, vectors)(ids, mask)
+    assert largest_difference(expected, found) < 2e-6
+    assert not np.any(np.asarray(found[0])[~np.asarray(mask)])
+
+
+def test_an_id_outside_is_taken_for_the_nearest(sizes=SIZES[0]):
+    layer, vectors, ids, mask = setting(*sizes)
+    faster = PredictionBiLSTM(layer, vectors)
+    outside = jnp.where(ids == 0, -5, jnp.where(ids == len(vectors) - 1, 10**9, ids))
+    assert largest_difference(faster(outside, mask), faster(ids, mask)) == 0
+
+
+def rounded_bilstm(layer, inputs, mask):
+    """The rounding in float64 NumPy: inputs and states in units of 1/4096, weights in units of their column."""
+    outputs = []
+    for one in (layer.forward, layer.backward):
+        w, u, b = (
+            np.asarray(x[...], np.float64) for x in (one.kernel, one.recurrent_kernel, one.bias)
+        )
+        every = np.concatenate([w, u])
+        unit = np.maximum(
+            abs(every).max(0) / 32767, abs(every).sum(0) / (2**31 / 4096 - len(every))
+        )
+        w, u = np.rint(w / unit) * unit, np.rint(u / unit) * unit
+        x = np.rint(np.asarray(inputs, np.float64) * 4096) / 4096
+        hidden = len(u)
+        out = np.zeros((*inputs.shape[:2], hidden))
+        for row in range(len(x)):
+            h, c = np.zeros(hidden), np.zeros(hidden)
+            steps = range(x.shape[1])
+            for t in reversed(steps) if one is layer.backward else steps:
+                if mask[row, t]:
+                    i, f, g, o = np.split(x[row, t] @ w + np.rint(h * 4096) / 4096 @ u + b, 4)
+                    c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+                    h = np.tanh(c) / (1 + np.exp(-o))
+                    out[row, t] = h
+        outputs.append(out)
+    return np.concatenate(outputs, axis=-1)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_int16_computes_the_rounded_layer(sizes):
+    layer, vectors, ids, mask = setting(*sizes)
+    inputs = jnp.tanh(vectors[ids])
+    found, _ = PredictionBiLSTM(layer, products="int16")(inputs, mask)
+    expected = rounded_bilstm(layer, inputs, np.asarray(mask))
+    exact, _ = layer(inputs, mask)
+    # A state near the middle of two units may be rounded to the other one.
+    assert np.abs(found - expected).max() < 5e-5
+    assert 0 < largest_difference(found, exact) < 5e-4
+
+
+def test_int16_sums_do_not_overflow():
+    """The largest sums: all weights, inputs and states at their limits."""
+    layer = BiLSTM(300, 8, rngs=nnx.Rngs(0))
+    for one in (layer.forward, layer.backward):
+        one.kernel[...], one.recurrent_kernel[...] = (
+            jnp.ones_like(one.kernel),
+            jnp.ones_like(one.recurrent_kernel),
+        )
+    inputs = jnp.ones((2, 3, 300))
+    mask = jnp.ones((2, 3), bool)
+    expected = layer(inputs, mask)
+    assert (
+        largest_difference(PredictionBiLSTM(layer, products="int16")(inputs, mask), expected) < 1e-3
+    )
+
+
+@pytest.mark.parametrize("products, tolerance", [("float32", 1e-6), ("int16", 1e-3)])
+def test_a_classifier_for_prediction_gives_the_same(products, tolerance):
+    network = AttentionClassifier(
+        30, 3, embedding_features=6, hidden_features=5, attention_units=4, rngs=nnx.Rngs(0)
+    )
+    model = WithNgrams(network, NgramClassifier(n=2, rows=64, num_classes=3), ngram_share=0.5)
+    model = nnx.view(model, deterministic=True, raise_if_not_found=False)
+    ids = jnp.asarray(np.random.default_rng(0).integers(0, 30, (5, 9)), jnp.int32)
+    expected = model(ids)
+    faster = for_prediction(model, products)
+    assert faster.network.embedding is None
+    assert largest_difference(faster(ids), expected) < tolerance
+    assert largest_difference(model(ids), expected) == 0  # it stays as it was
+
+
+def test_what_cannot_be_had_is_named():
+    ids = jnp.array([[1, 2]])
+    scan = AttentionClassifier(
+        9, embedding_features=2, hidden_features=2, implementation="scan", rngs=nnx.Rngs(0)
+    )
+    assert for_prediction(scan) is scan
+    with pytest.raises(ValueError, match="products of int16 cannot be had: asked for"):
+        for_prediction(scan, "int16")
+    with pytest.raises(ValueError, match="products is 'int8'; expected one of float32, int16"):
+        PredictionBiLSTM(BiLSTM(2, 2, rngs=nnx.Rngs(0)), products="int8")
+
+    class Own(AttentionClassifier):
+        def embed(self, ids):
+            return super().embed(ids) * 2
+
+    own = Own(9, embedding_features=2, hidden_features=2, rngs=nnx.Rngs(0))
+    assert for_prediction(own) is own
+    assert own(ids)[0].shape == (1, 1)
