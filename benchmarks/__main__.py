@@ -204,15 +204,19 @@ def main(argv: Sequence[str]) -> None:
         if "predict" in asked.only:
             names = [name for peer in peers for name in (peer, *VARIANTS.get(peer, ()))]
             benchmark.measure(
-                [(name, last) for name in ("ours", *names)],
+                [(name, last) for name in ("ours", *VARIANTS["ours"], *names)],
                 last,
                 lambda group: sections.predict_section(group, scale, test),
             )
-        if "step" in asked.only and "torch" in peers:
+        variants = [
+            name for peer in peers for name in VARIANTS.get(peer, ()) if name != "torch-by-length"
+        ]
+        variants = [name for name in variants if CONTENDERS[name].trains]
+        if "step" in asked.only and variants:
             benchmark.measure(
-                [("torch-packed", last)],
+                [(name, last) for name in variants],
                 last,
-                lambda group: sections.packed_step(group, scale, buckets[-1]),
+                lambda group: sections.variants_step(group, scale, buckets[-1]),
             )
         for section in (name for name in sections.LAYER if name in asked.only):
             benchmark.measure(

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import CONTENDERS, OURS, PEERS
 from benchmarks.records import HUGE, PLAIN, Record, against_fastest, ratios
 
 TITLES = {
@@ -27,6 +27,7 @@ TITLES = {
     "batch": "Layer alone: batch",
     "hidden": "Layer alone: hidden size",
 }
+SHOWN = (*OURS, *PEERS, "onnxruntime-int8", "matmul")  # in the bars; others would crowd them
 COMPARED = ("step", "epoch", "predict", "memory", "start to first step")
 
 
@@ -40,8 +41,9 @@ def show_tables(console: Console, records: Sequence[Record]) -> None:
         for ratio in against_fastest(records, section):
             fewer = "as small" if section == "memory" else "as fast"
             console.print(
-                f"{TITLES[section]}: {ratio.median:.2f} times {fewer} as the best peer,"
-                f" {CONTENDERS[ratio.peer].label} (ours: {ratio.ours_setting}, peer: {ratio.peers_setting})"
+                f"{TITLES[section]}, {CONTENDERS[ratio.ours].label}: {ratio.median:.2f} times {fewer} as the"
+                f" best peer, {CONTENDERS[ratio.peer].label} (ours: {ratio.ours_setting},"
+                f" peer: {ratio.peers_setting})"
             )
 
 
@@ -129,8 +131,12 @@ def draw(path: Path, about: dict[str, Any], records: Sequence[Record]) -> None:
 
 def _bars(axis: Axes, rows: Sequence[Record]) -> None:
     """A bar per contender and setting, from rounds in which all had the same setting."""
-    # Packed sequences are so slow that all other bars would vanish.
-    rows = [x for x in rows if x.setting == x.peers_setting and x.contender != "torch-packed"]
+    rows = [
+        x
+        for x in rows
+        if x.setting == x.peers_setting
+        and (x.contender == "ours" or CONTENDERS[x.contender].install)
+    ]
     names = list(dict.fromkeys(x.contender for x in rows))
     settings = [s for s in (PLAIN, HUGE) if any(x.setting == s for x in rows)]
     thickness = 0.8 / len(settings)

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from bahdanau_jax.runs.safe_files import write_json
+from benchmarks.contenders import CONTENDERS, OURS
 
 PLAIN, HUGE = "as it comes", "huge pages"  # settings
 
@@ -41,34 +42,49 @@ class Ratio(Measured):
     """A peer's figure divided by ours, one per round."""
 
     peer: str
+    ours: str
     ours_setting: str
     peers_setting: str
     rounds: Sequence[float]
 
 
 def ratios(records: Sequence[Record], section: str, size: int | None = None) -> list[Ratio]:
-    """Each peer's figure over ours, round by round, since the machine drifts from round to round."""
+    """Each peer's figure over ours, round by round, since the machine drifts from round to round.
+
+    Where ours was also measured with rounded products, that one is compared with the peers that round, and the
+    other one with those that do not.
+    """
     rows = [x for x in records if x.section == section and x.size == size]
+    ours_rows = [x for x in rows if x.contender in OURS]
+    both = len({x.contender for x in ours_rows}) == 2
     found = []
-    for ours in rows:
-        if ours.contender != "ours":
-            continue
+    for ours in ours_rows:
         for peer in rows:
-            if peer.contender in ("ours", "matmul") or peer.peers_setting != ours.peers_setting:
+            if (
+                peer.contender in (*OURS, "matmul")
+                or peer.peers_setting != ours.peers_setting
+                or (both and _rounds(peer) != _rounds(ours))
+            ):
                 continue
             our_rounds = ours.rounds
             if len(peer.rounds) != len(our_rounds):  # measured once, outside the rounds
                 our_rounds = [ours.median] * len(peer.rounds)
             quotients = [b / a for a, b in zip(our_rounds, peer.rounds, strict=True)]
-            found.append(Ratio(peer.contender, ours.setting, ours.peers_setting, quotients))
+            found.append(
+                Ratio(peer.contender, ours.contender, ours.setting, ours.peers_setting, quotients)
+            )
     return found
 
 
+def _rounds(record: Record) -> bool:
+    return CONTENDERS[record.contender].rounded
+
+
 def against_fastest(records: Sequence[Record], section: str) -> list[Ratio]:
-    """The ratio to the best peer, for each pair of settings."""
-    best: dict[tuple[str, str], Ratio] = {}
+    """The ratio to the best peer, for each of ours and each pair of settings."""
+    best: dict[tuple[str, str, str], Ratio] = {}
     for ratio in ratios(records, section):
-        key = (ratio.ours_setting, ratio.peers_setting)
+        key = (ratio.ours, ratio.ours_setting, ratio.peers_setting)
         if key not in best or ratio.median < best[key].median:
             best[key] = ratio
     return list(best.values())

@@ -210,7 +210,6 @@ def predict_section(group: Group, scale: Scale, test: Reviews) -> Iterator[list[
     sample = np.concatenate(plan[stride // 2 :: stride])
     sample = sample[np.random.default_rng(0).permutation(len(sample))]
     few = sample[: scale.padded_predict_batches * scale.batch_size]
-    by_length = {"ours", "onnxruntime", "onnxruntime-int8"}
     rounds, note = min(5, scale.rounds), f"{len(sample):,} by length, {len(few):,} padded"
     if scale.full:
         few = sample = np.arange(len(test.ids))
@@ -219,7 +218,7 @@ def predict_section(group: Group, scale: Scale, test: Reviews) -> Iterator[list[
     def predict(child: Child, rows: np.ndarray | None = None) -> float:
         """Milliseconds per review."""
         if rows is None:
-            rows = sample if child.name in by_length else few
+            rows = sample if CONTENDERS[child.name].by_length else few
         return child.ask("predict", rows=rows.tolist()) / len(rows) * 1e3
 
     group.rounds(1, lambda child: child.ask("build"))
@@ -242,12 +241,12 @@ def predict_section(group: Group, scale: Scale, test: Reviews) -> Iterator[list[
         yield group.records("difference", differences, "of a probability", note=note)
 
 
-def packed_step(group: Group, scale: Scale, length: int) -> Iterator[list[Record]]:
-    """A training step of PyTorch's packed sequences, once. They are exact and slow on a CPU."""
+def variants_step(group: Group, scale: Scale, length: int) -> Iterator[list[Record]]:
+    """A training step of peers with other settings, once. Packed sequences of PyTorch are slow on a CPU."""
 
     def step(child: Child) -> float:
         child.ask("build")
-        child.ask("train", rows=list(range(8)), length=length)  # warms up
+        child.ask("train", rows=list(range(scale.batch_size)), length=length)  # warms up, compiles
         return child.ask("train", rows=list(range(scale.batch_size)), length=length)
 
     note = f"batch {scale.batch_size} x {length}"

@@ -37,7 +37,7 @@ def environment_of(name: str, *, huge_pages: bool, cache: Path) -> dict[str, str
         env["GLIBC_TUNABLES"] = ":".join(tunables)
     # Peers run as they come, without a compilation cache. Ours starts with an empty one.
     env.pop("JAX_COMPILATION_CACHE_DIR", None)
-    if name == "ours":
+    if CONTENDERS[name].module == "ours":
         env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     backend = CONTENDERS[name].keras_backend
     return env | ({"KERAS_BACKEND": backend} if backend else {})

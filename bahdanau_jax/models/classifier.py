@@ -167,6 +167,8 @@ class AttentionClassifier(nnx.Module):
         Raises:
           ValueError: "int16" is asked for and cannot be had; says why.
         """
+        if self.embedding is None:
+            return self
         first = self.encoder[0]
         why = obstacle(first)
         if type(self).embed is not AttentionClassifier.embed:

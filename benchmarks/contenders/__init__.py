@@ -29,10 +29,22 @@ class Contender:
     keras_backend: str = ""
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # of Network
     trains: bool = True
+    rounded: bool = False  # computes products with fewer than 32 bits
+    by_length: bool = False  # predicts batches of reviews of about the same length
 
 
 CONTENDERS = {
-    "ours": Contender("ours", ("jax", "flax"), "bahdanau-jax", "#c1272d"),
+    "ours": Contender("ours", ("jax", "flax"), "bahdanau-jax", "#c1272d", by_length=True),
+    "ours-int16": Contender(
+        "ours",
+        ("jax", "flax"),
+        "bahdanau-jax, int16",
+        "#e0787b",
+        options={"products": "int16"},
+        rounded=True,
+        trains=False,
+        by_length=True,
+    ),
     "nnx": Contender("nnx", ("jax", "flax"), "flax.nnx", "#0072b2", "pip install flax"),
     "keras-jax": Contender(
         "keras", ("keras", "jax"), "Keras on JAX", "#e69f00", "pip install keras", "jax"
@@ -55,6 +67,39 @@ CONTENDERS = {
     "torch-packed": Contender(
         "torch", ("torch",), "PyTorch, packed", "#b9a7d6", options={"packed": True}
     ),
+    "torch-by-length": Contender(
+        "torch",
+        ("torch",),
+        "PyTorch, by length",
+        "#9a83bd",
+        options={"by_length": True},
+        by_length=True,
+    ),
+    "torch-compiled": Contender(
+        "torch",
+        ("torch",),
+        "PyTorch, by length, compiled",
+        "#a78fc9",
+        options={"by_length": True, "compiled": True},
+        by_length=True,
+    ),
+    "torch-bfloat16": Contender(
+        "torch",
+        ("torch",),
+        "PyTorch, by length, bfloat16",
+        "#c9bce0",
+        options={"by_length": True, "bfloat16": True},
+        rounded=True,
+        by_length=True,
+    ),
+    "keras-tensorflow-xla": Contender(
+        "keras",
+        ("keras", "tensorflow"),
+        "Keras on TensorFlow, XLA",
+        "#66c2a5",
+        keras_backend="tensorflow",
+        options={"xla": True},
+    ),
     "onnxruntime": Contender(
         "onnxruntime",
         ("onnxruntime", "onnx"),
@@ -62,6 +107,7 @@ CONTENDERS = {
         "#56b4e9",
         "pip install onnx onnxruntime",
         trains=False,
+        by_length=True,
     ),
     "onnxruntime-int8": Contender(
         "onnxruntime",
@@ -69,7 +115,9 @@ CONTENDERS = {
         "ONNX Runtime, int8",
         "#8fcdf0",
         options={"weights": "int8"},
+        rounded=True,
         trains=False,
+        by_length=True,
     ),
     "onnxruntime-padded": Contender(
         "onnxruntime",
@@ -81,9 +129,12 @@ CONTENDERS = {
     ),
     "matmul": Contender("ours", ("jax",), "one large product"),
 }
+OURS = ("ours", "ours-int16")
 PEERS = [name for name, contender in CONTENDERS.items() if contender.install]
-# The same peers with other settings, in the section "predict".
+# The same with other settings, in the sections "predict" and, if they train, "step".
 VARIANTS = {
-    "torch": ("torch-packed",),
+    "ours": ("ours-int16",),
+    "keras-tensorflow": ("keras-tensorflow-xla",),
+    "torch": ("torch-packed", "torch-by-length", "torch-compiled", "torch-bfloat16"),
     "onnxruntime": ("onnxruntime-int8", "onnxruntime-padded"),
 }

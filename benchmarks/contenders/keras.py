@@ -38,15 +38,17 @@ def make_model(sizes: Sizes) -> keras.Model:
 
 
 class Network:
-    """The model, compiled with Adam."""
+    """The model, compiled with Adam.
 
-    def __init__(self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int]):
+    `xla` compiles it with XLA also on TensorFlow, where Keras's default, "auto", does not compile an LSTM.
+    """
+
+    def __init__(self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int], xla: bool = False):
         keras.utils.set_random_seed(0)
         self._batch_size, self._length = batch_size, buckets[-1]
         self.model: Any = make_model(sizes)
-        # jit_compile stays "auto": XLA on JAX. On TensorFlow an LSTM turns XLA off, and with it a training
-        # step would take four times as long.
         self.model.compile(
+            jit_compile=True if xla else "auto",
             optimizer=keras.optimizers.Adam(1e-3),
             loss=keras.losses.BinaryCrossentropy(from_logits=True),
             metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],

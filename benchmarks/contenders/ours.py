@@ -60,10 +60,15 @@ def make_model(sizes: Sizes) -> AttentionClassifier:
 
 
 class Network:
-    """The classifier, as `train_and_evaluate` trains and evaluates it."""
+    """The classifier, as `train_and_evaluate` trains and evaluates it.
 
-    def __init__(self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int]):
-        self.model = make_model(sizes)
+    `products` are those of predictions: "float32" or "int16".
+    """
+
+    def __init__(
+        self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int], products: str = "float32"
+    ):
+        self.model, self._products = make_model(sizes), products
         self.model.train()
         transformation = make_optimizer("adam", 1e-3, total_steps=1, eps=1e-7)
         optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
@@ -79,7 +84,7 @@ class Network:
     def _evaluate(self) -> Evaluator:
         # Made when first needed: it compiles in a thread and would disturb other measurements.
         return Evaluator(
-            self.model,
+            self._predicting,
             self._buckets,
             batch_size=self._eval_rows,
             mesh=self._mesh,
@@ -96,7 +101,14 @@ class Network:
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n], in the order of `rows`."""
-        return self._evaluate(self._state[0], rows)[:, 0]
+        state = self._state[0] if self._products == "float32" else nnx.state(self._predicting)
+        return self._evaluate(state, rows)[:, 0]
+
+    @cached_property
+    def _predicting(self) -> nnx.Module:
+        if self._products == "float32":
+            return self.model
+        return nnx.view(self.model, deterministic=True).for_prediction(products=self._products)
 
 
 def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:

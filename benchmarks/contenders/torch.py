@@ -4,6 +4,7 @@ Padded, as usual: the forward state is gathered at each review's end and the att
 backward direction starts in the padding, since nn.LSTM takes no mask. `packed` is exact and slow on a CPU.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks.data import pad
 from benchmarks.network import Sizes
 
 torch.set_num_threads(threads())
+BATCH = 64  # reviews of about the same length
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -69,22 +71,42 @@ class Classifier(nn.Module):
 
 
 class Network:
-    """The classifier with Adam."""
+    """The classifier with Adam.
+
+    Args:
+      sizes, batch_size, buckets: of the network and its batches.
+      packed: see above.
+      by_length: predict batches of 64 reviews of about the same length, padded to the longest one.
+      compiled: run it through `torch.compile`.
+      bfloat16: multiply in bfloat16 (autocast).
+    """
 
     def __init__(
-        self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int], packed: bool = False
+        self,
+        sizes: Sizes,
+        *,
+        batch_size: int,
+        buckets: Sequence[int],
+        packed: bool = False,
+        by_length: bool = False,
+        compiled: bool = False,
+        bfloat16: bool = False,
     ):
         torch.manual_seed(0)
         self._batch_size, self._length = batch_size, buckets[-1]
+        self._by_length, self._bfloat16 = by_length, bfloat16
         self.model = Classifier(sizes, packed=packed).to(DEVICE)
+        if compiled:
+            self.model.compile(dynamic=True)
         self._optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, eps=1e-7)
 
     def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
         self.model.train()
         self._optimizer.zero_grad()
-        logits = self.model(torch.from_numpy(ids).to(DEVICE))
+        with self._autocast():
+            logits = self.model(torch.from_numpy(ids).to(DEVICE))
         loss = nn.functional.binary_cross_entropy_with_logits(
-            logits, torch.from_numpy(labels).to(logits)
+            logits.float(), torch.from_numpy(labels).to(DEVICE, torch.float32)
         )
         loss.backward()
         self._optimizer.step()
@@ -95,14 +117,22 @@ class Network:
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n]."""
         self.model.eval()
-        with torch.inference_mode():
-            batches = [
-                self.model(
-                    torch.from_numpy(pad(rows[i : i + self._batch_size], self._length)).to(DEVICE)
-                )
-                for i in range(0, len(rows), self._batch_size)
-            ]
-            return torch.cat(batches).cpu().numpy()
+        lengths = np.array([len(row) for row in rows])
+        order = np.argsort(lengths, kind="stable") if self._by_length else np.arange(len(rows))
+        size = BATCH if self._by_length else self._batch_size
+        logits = np.empty(len(rows), np.float32)
+        with torch.inference_mode(), self._autocast():
+            for i in range(0, len(rows), size):
+                chosen = order[i : i + size]
+                length = int(lengths[chosen].max()) if self._by_length else self._length
+                ids = torch.from_numpy(pad([rows[n] for n in chosen], length)).to(DEVICE)
+                logits[chosen] = self.model(ids).float().cpu().numpy()
+        return logits
+
+    def _autocast(self):
+        if self._bfloat16:
+            return torch.autocast(DEVICE, torch.bfloat16)
+        return contextlib.nullcontext()
 
 
 def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:

@@ -204,3 +204,24 @@ def test_ratios_pair_rounds_and_settings():
     }
     best = {(r.ours_setting, r.peers_setting): r.peer for r in against_fastest(records, "step")}
     assert best == {(PLAIN, PLAIN): "nnx", (HUGE, PLAIN): "nnx", (HUGE, HUGE): "torch"}
+
+
+def test_rounded_products_are_compared_with_peers_that_round():
+    rows = {
+        "ours": 4.0,
+        "ours-int16": 2.0,
+        "onnxruntime": 8.0,
+        "onnxruntime-int8": 6.0,
+        "torch-bfloat16": 5.0,
+    }
+    records = [Record("predict", name, PLAIN, PLAIN, [x], "ms") for name, x in rows.items()]
+    found = {(r.ours, r.peer): r.median for r in ratios(records, "predict")}
+    assert found == {
+        ("ours", "onnxruntime"): 2.0,
+        ("ours-int16", "onnxruntime-int8"): 3.0,
+        ("ours-int16", "torch-bfloat16"): 2.5,
+    }
+    assert {r.ours: r.peer for r in against_fastest(records, "predict")} == {
+        "ours": "onnxruntime",
+        "ours-int16": "torch-bfloat16",
+    }
