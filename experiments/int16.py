@@ -44,8 +44,8 @@ def check(workdir: Path, limit: float) -> str:
     ids = predictor.vocabulary.encode_all(
         list(texts.texts), max_length=predictor.bucket_lengths[-1]
     )
-    found = [one.predict_ids(ids)[0] for one in (predictor, rounded)]
-    result = compare(predictor.step, *found, np.asarray(texts.labels))
+    float32, int16 = predictor.predict_ids(ids)[0], rounded.predict_ids(ids)[0]
+    result = compare(predictor.step, float32, int16, np.asarray(texts.labels))
     line = (
         f"{result.texts:,} validation texts: accuracy {result.accuracy_float32:.4f} with float32, "
         f"{result.accuracy_int16:.4f} with int16; {result.other_labels} labels differ, probabilities by up to "
