@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> None:
     scripts = [
         f"{name.lower()} {share:.1%}" for name, share in scripts_of(dataset.train.texts).items()
     ]
-    console.print(f"scripts: {', '.join(scripts[:5])}")
+    console.print(f"scripts: {', '.join(scripts[:5]) or 'no letters'}")
     for line in warnings_of(dataset, config.tokenizer.name):
         console.print(line, soft_wrap=True)
     console.print("\nexamples of train:")

@@ -4,19 +4,26 @@ r"""Predicts with a trained run: labels, probabilities and the words with the mo
     python -m experiments.predict --workdir=runs/imdb --input=reviews.csv --output=predictions.csv
 
 --workdir   The run's folder. It is only read.
---input     A file of texts in UTF-8: .csv or .tsv (with a header), .jsonl (an object per line) or .txt (a
-            text per line). With - the texts come from stdin, and those that have arrived are answered at once,
-            so another process can ask line by line.
---column    The column or field that holds the text. Default: text.
---format    csv, tsv, jsonl or txt, if the name does not tell. Default for stdin: txt.
+--input     A file in any format that training reads, or .txt with a text per line. How it is read is printed.
+            With - the texts come from stdin, and those that have arrived are answered at once, so another
+            process can ask line by line. Other formats than txt and jsonl are read to their end first.
+--column    The column or field that holds the text, by name or number; several, separated by commas. Default:
+            the run's config.data.text.
+--format    csv, tsv, jsonl, json, fasttext, parquet, arrow or txt, if the file does not show it. Default for
+            stdin: txt.
+--header, --delimiter, --quoting, --encoding
+            How the file is written, as the fields of config.data. Default: the run's, for a file with the same
+            ending as config.data.path; otherwise the file decides.
 --output    A file that ends with .csv or .jsonl, or csv or jsonl for stdout. Default: jsonl with --input,
             otherwise a display for people.
 --weights   Adds each word that the model read and its attention weight.
 
 Writes a record per text, in the same order: row (from 1), label, probability, and the probability of every
-class. Texts are read, predicted and written in chunks, so a file may be larger than memory.
+class. A file is checked first; then texts are read, predicted and written in chunks, so it may be larger than
+memory.
 
-Exit codes: 0 done, 2 wrong flags or input, 130 interrupted. Predictions written so far are kept.
+Exit codes: 0 done, 2 wrong flags or input, 66 no such file, 130 interrupted. Predictions written so far are
+kept.
 """
 
 import contextlib
@@ -28,6 +35,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -36,10 +44,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bahdanau_jax.data.file_formats import FORMATS, as_they_come, format_of, in_chunks, read_texts
-from bahdanau_jax.data.text_lines import text_lines
+from bahdanau_jax.data.input_texts import FORMATS, open_texts
+from bahdanau_jax.data.open_file import without_compression
+from bahdanau_jax.data.sniff import Layout
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.evaluation.predictor import Prediction, Predictor, WordsRead, words_read
+from bahdanau_jax.evaluation.predictor import (
+    Prediction,
+    Predictor,
+    WordsRead,
+    read_config,
+    words_read,
+)
 from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.console import format_seconds, make_console
 from experiments.command import REQUIRED, command, parse_flags
@@ -171,46 +186,44 @@ def _open_output(output: str) -> IO[str]:
     )
 
 
-def _read_chunks(
-    asked: flags.FlagValues, opened: contextlib.ExitStack
-) -> tuple[Iterator[list[str]], Callable[[], int] | None]:
-    """Returns the input's texts in chunks, and a function for the bytes read so far (stdin: None)."""
-    name, form = asked.input, asked.format
-    if name == "-":
-        lines = opened.enter_context(open(sys.stdin.fileno(), "rb", closefd=False))
-        texts = _read_texts(lines, "stdin", form or "txt", asked.column)
-        return as_they_come(texts, CHUNK), None
-    form = form or format_of(name)
-    try:
-        lines = opened.enter_context(open(name, "rb"))
-    except OSError as error:
-        raise InputError(f"--input={name} cannot be read: {error.strerror}") from error
-    return in_chunks(_read_texts(lines, name, form, asked.column), CHUNK), lines.tell
+def _read_chunks(asked: flags.FlagValues) -> tuple[Iterator[list[str]], int | None]:
+    """As `open_texts`. A file that is named like the run's own is read like it."""
+    data = read_config(Path(asked.workdir).expanduser()).data
+    own = Path(without_compression(data.path)).suffix
+    alike = own and own == Path(without_compression(asked.input)).suffix
 
+    def field(name: str) -> str:
+        return getattr(asked, name) or (getattr(data, name) if alike else "")
 
-def _read_texts(stream: IO[bytes], name: str, form: str, column: str) -> Iterator[str]:
-    lines = chain.from_iterable(text_lines(stream)) if form == "txt" else stream
-    return read_texts(lines, name=name, form=form, column=column)
+    return open_texts(
+        asked.input,
+        [asked.column] if asked.column else [data.text, "text"],
+        Layout(
+            asked.format or "",
+            header=field("header"),
+            delimiter=field("delimiter"),
+            quoting=field("quoting"),
+            encoding=field("encoding"),
+        ),
+        size=CHUNK,
+        say=partial(print, file=sys.stderr),
+    )
 
 
 @contextlib.contextmanager
-def _progress(
-    asked: flags.FlagValues, position: Callable[[], int] | None
-) -> Iterator[Callable[[int], None]]:
+def _progress(asked: flags.FlagValues, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr if it is a terminal that shows nothing else. None for stdin."""
     console = Console(stderr=True)
     alone = asked.output not in ("csv", "jsonl") or not sys.stdout.isatty()
     columns = (TextColumn("{task.fields[count]}"), BarColumn(), TaskProgressColumn())
     begun = time.monotonic()
-    live = console.is_terminal and alone and position is not None
+    live = console.is_terminal and alone and total is not None
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not live) as bar:
-        task = bar.add_task("", count="0 texts")
+        task = bar.add_task("", total=total, count="0 texts")
 
         def update(done: int) -> None:
-            if live and position is not None:
-                count = f"{done:,} texts, {done / (time.monotonic() - begun):,.0f}/s"
-                size = os.path.getsize(asked.input)
-                bar.update(task, completed=position(), total=size, count=count)
+            count = f"{done:,} texts, {done / (time.monotonic() - begun):,.0f}/s"
+            bar.update(task, completed=done, count=count)
 
         yield update
 
@@ -222,8 +235,12 @@ def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
         workdir=REQUIRED,
         input=None,
         output=None,
-        column="text",
+        column=None,
         format=(None, *FORMATS),
+        header=(None, "yes", "no"),
+        delimiter=None,
+        quoting=(None, "yes", "no"),
+        encoding=None,
         weights=False,
     )
     if bool(texts) == (asked.input is not None):
@@ -244,11 +261,11 @@ def _parse(argv: Sequence[str]) -> tuple[flags.FlagValues, list[str]]:
     return asked, texts
 
 
-def predict(asked: flags.FlagValues, texts: list[str], opened: contextlib.ExitStack) -> None:
-    """Predicts `texts` or the texts of --input; files are closed with `opened`."""
-    chunks, position = iter([texts]), None
+def predict(asked: flags.FlagValues, texts: list[str]) -> None:
+    """Predicts `texts` or the texts of --input."""
+    chunks, total = iter([texts]), None
     if asked.input is not None:
-        chunks, position = _read_chunks(asked, opened)
+        chunks, total = _read_chunks(asked)
     predictor = Predictor.load(asked.workdir)
     if asked.output is None:
         console = make_console()
@@ -262,7 +279,7 @@ def predict(asked: flags.FlagValues, texts: list[str], opened: contextlib.ExitSt
         with_weights=asked.weights,
     )
     begun = time.monotonic()
-    with _progress(asked, position) as progress:
+    with _progress(asked, total) as progress:
         done = predict_all(predictor, chunks, write, asked.output, progress)
     seconds = time.monotonic() - begun
     if asked.output not in ("csv", "jsonl"):
@@ -275,8 +292,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command line."""
     asked, texts = _parse(argv)
     environment.use_compilation_cache()
-    with contextlib.ExitStack() as opened:
-        predict(asked, texts, opened)
+    predict(asked, texts)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from rich.console import Console
 import bahdanau_jax as bj
 from bahdanau_jax.data.batches import eval_batches, plan_epoch, train_batches
 from bahdanau_jax.data.dataset import Dataset, Examples
-from bahdanau_jax.data.file_formats import FORMATS, read_texts
+from bahdanau_jax.data.input_texts import FORMATS, open_texts
+from bahdanau_jax.data.sniff import Layout
 from bahdanau_jax.data.tokenizer import split_words, word_spans
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
-from bahdanau_jax.evaluation.predictor import _read_config, _read_label_names
+from bahdanau_jax.evaluation.predictor import _read_label_names, read_config
 from bahdanau_jax.runs import fingerprints
 from bahdanau_jax.runs.console import show_finished
 from bahdanau_jax.runs.folder import open_workdir
@@ -144,10 +145,18 @@ LINES = st.one_of(
 
 
 @fuzz
-@given(st.lists(LINES, max_size=6), st.sampled_from(FORMATS), st.sampled_from(["text", "", "1"]))
-def test_any_file_gives_texts_or_is_refused(lines, form, column):
-    data = io.BytesIO(b"\n".join([b"text,1", *lines] if form in ("csv", "tsv") else lines))
-    texts = used_or_refused(lambda: list(read_texts(data, name="x", form=form, column=column)))
+@given(st.lists(LINES, max_size=6), st.sampled_from(["", *FORMATS]), st.sampled_from(["text", "1"]))
+def test_any_file_gives_texts_or_is_refused(folder, lines, form, column):
+    path = folder / "texts"
+    path.write_bytes(b"\n".join([b"text,1", *lines] if form in ("csv", "tsv") else lines))
+
+    def read():
+        chunks, total = open_texts(str(path), [column], Layout(form), size=2, say=str)
+        texts = [text for chunk in chunks for text in chunk]
+        assert len(texts) == total
+        return texts
+
+    texts = used_or_refused(read)
     assert texts is None or all(isinstance(text, str) for text in texts)
 
 
@@ -334,9 +343,10 @@ def test_any_config_file_is_compared_or_refused(folder, data):
 
         used_or_refused(open_it)
         (Path(name) / "config.json").write_text(text)
-        found = used_or_refused(_read_config, Path(name))
+        found = used_or_refused(read_config, Path(name))
         if found is not None:
-            assert found[2] == sorted(set(found[2])) and found[2][-1] <= 1_000_000
+            lengths = list(found.bucket_lengths)
+            assert lengths == sorted(set(lengths)) and lengths[-1] <= 1_000_000
 
 
 METRICS = st.one_of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -11,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from bahdanau_jax.data.record_batches import RecordBatch, plain
-from bahdanau_jax.data.sniff import Layout, open_bytes
+from bahdanau_jax.data.open_file import open_bytes
+from bahdanau_jax.data.record_batches import Column, RecordBatch, plain
+from bahdanau_jax.data.sniff import Layout
 from bahdanau_jax.data.tables import Columns, positions, two_columns
 
 _BYTES = 2**23  # of a batch, about
@@ -29,22 +31,38 @@ def from_arrow(path: Path, columns: Columns, layout: Layout) -> tuple[str, Itera
     with open_bytes(path) as file:
         names, batches = _open(file, layout.format)
         few = (batch.slice(0, 200).to_pylist() for batch in batches)
-        rows = islice((row for some in few for row in some), 200 if len(names) == 2 else 0)
+        rows = islice((row for some in few for row in some), 200 if len(names) <= 2 else 0)
         columns = two_columns(columns, names, [[str(x) for x in row.values()] for row in rows])
     found = positions(columns, names, path)
-    text, (label,), group, key = [[names[i] for i in part] for part in found]
+    text, *others = [[names[i] for i in part] for part in found]
 
     def records() -> Iterator[RecordBatch]:
-        row, asked = 1, [*text, label, *group, *key]
+        row, asked = 1, [*text, *chain(*others)]
         with open_bytes(path) as file:
             for batch in _open(file, layout.format, asked)[1]:
                 batch.validate(full=True)
                 lines = np.arange(row, row := row + len(batch))
                 texts = [plain(batch.column(name)) for name in text]
-                others = (plain(batch.column(x[0])) if x else None for x in ([label], group, key))
-                yield RecordBatch(lines, texts, *others)
+                labels, groups, ids = (plain(batch.column(x[0])) if x else None for x in others)
+                if others[0]:
+                    labels = _with_names(labels, batch.schema, others[0][0])
+                yield RecordBatch(lines, texts, labels, groups, ids)
 
-    return f"text: {','.join(text)}, label: {label}", records()
+    columns = Columns(",".join(text), ",".join(others[0]))
+    return columns.described(), records()
+
+
+def _with_names(labels: Column, schema: pa.Schema, label: str) -> Column:
+    """Labels by the names that Hugging Face's `datasets` keeps of class numbers; -1 is a missing one."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = [str(name) for name in features[label]["names"]]
+    except (KeyError, TypeError, ValueError):
+        return labels
+    if not pa.types.is_integer(labels.type):
+        return labels
+    numbers = labels.to_pylist()
+    return [names[i] if i is not None and 0 <= i < len(names) else None for i in numbers]
 
 
 def _open(

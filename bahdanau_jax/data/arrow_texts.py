@@ -16,6 +16,12 @@ import pyarrow as pa
 from bahdanau_jax.errors import InputError
 
 
+def scratch_folder() -> str:
+    """TMPDIR, or else /var/tmp, since /tmp is often held in memory."""
+    default = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
+    return os.environ.get("TMPDIR") or default or tempfile.gettempdir()
+
+
 class ArrowTexts(Sequence[str]):
     """Texts in blocks, in Arrow's memory layout.
 
@@ -59,15 +65,14 @@ class ArrowTexts(Sequence[str]):
 class ArrowWriter:
     """Writes texts to an Arrow file without a name, which disappears with the process. A context manager.
 
-    The file is in TMPDIR, or else /var/tmp, since /tmp is often held in memory.
+    The file is in `scratch_folder()`.
 
     Raises:
       InputError: the file system has no room for the file.
     """
 
     def __init__(self):
-        default = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
-        self._folder = os.environ.get("TMPDIR") or default or tempfile.gettempdir()
+        self._folder = scratch_folder()
         self._schema = pa.schema([("text", pa.large_string())])
         self._hashes: list[np.ndarray] = []
         try:

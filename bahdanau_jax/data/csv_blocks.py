@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from bahdanau_jax.data.csv_rows import LONGEST, csv_rows
+from bahdanau_jax.data.open_file import open_bytes
 from bahdanau_jax.data.record_batches import ROWS, Column
-from bahdanau_jax.data.sniff import Layout, open_bytes, open_lines, utf8_blocks
+from bahdanau_jax.data.sniff import Layout, open_lines, utf8_blocks
 
 BLOCK = 2**22  # bytes
 _QUOTE, _NEWLINE, _RETURN = b'"\n\r'

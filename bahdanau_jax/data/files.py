@@ -22,15 +22,16 @@ from bahdanau_jax.data.dataset import (
     tenth,
 )
 from bahdanau_jax.data.objects import from_objects
-from bahdanau_jax.data.parts import Part
+from bahdanau_jax.data.open_file import one_line_errors
+from bahdanau_jax.data.parts import ROW, Part
 from bahdanau_jax.data.record_batches import Record, RecordBatch, in_batches
-from bahdanau_jax.data.sniff import Layout, guess_encoding, one_line_errors, sniff
+from bahdanau_jax.data.sniff import Layout, check_encoding, guess_encoding, sniff
 from bahdanau_jax.data.tables import Columns, from_table
 from bahdanau_jax.errors import InputError
 
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 PARTS = {"train": 0, "test": 1, "validation": 2, "valid": 2, "val": 2, "dev": 2}
-_ROW = {"csv": "line", "fasttext": "line", "jsonl": "line"}
 
 
 def load_files(
@@ -87,19 +88,19 @@ def load_files(
     # An id names file and line. The file's name alone is enough if no two files share it.
     plain = len({p.name for p in paths}) == len(paths)
     columns = Columns(text, label, group, id)
-    layout = Layout(format, header, delimiter, quoting, encoding)
+    layout = Layout(format, header, delimiter, quoting, check_encoding(encoding))
 
     def read(given: str, classes: Sequence[str]) -> Part:
         file = Path(given).expanduser()
         with one_line_errors(file):
             known = None if file.is_dir() else sniff(file, layout)
-            row = "" if known is None else _ROW.get(known.format, "row")
+            row = "" if known is None else ROW.get(known.format, "row")
             name = file.name if plain else given
-            part = Part(name, row, label, classes, refuse=bad_bytes == "refuse")
+            part = Part(name, row, label, classes, refuse=bad_bytes == "refuse", text=text)
             if known is None:
                 part.read(in_batches(_from_folder(file, encoding, part)))
             else:
-                part.read(_from_file(file, columns, known, part))
+                part.read(from_file(file, columns, known, part))
         return part
 
     train = read(path, ())
@@ -152,9 +153,8 @@ def assemble(
     cut = [field for field, found in (("test", test), ("validation", validation)) if found is None]
     if cut:
         kept = "copies" if train.groups is None else "copies and groups"
-        notes.append(
-            f"{' and '.join(cut)} are cut out of train by class and hash; {kept} stay on one side"
-        )
+        parts = " and ".join(cut) + (" are" if len(cut) > 1 else " is")
+        notes.append(f"{parts} cut out of train by class and hash; {kept} stay on one side")
     return Dataset(
         name=name,
         label_names=train.classes,
@@ -168,7 +168,7 @@ def assemble(
     )
 
 
-def _from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[RecordBatch]:
+def from_file(path: Path, columns: Columns, layout: Layout, part: Part) -> Iterator[RecordBatch]:
     """The records of a file, from `sniff`ed to read."""
     if layout.format in ("csv", "fasttext"):
         described, batches = from_table(path, columns, layout, part.count)
@@ -188,19 +188,25 @@ def _from_folder(path: Path, encoding: str, part: Part) -> Iterator[Record]:
         raise InputError(f"{path} has no folders; expected one for each class")
     part.note(f"reading {path.name} as a folder of classes: {', '.join(labels[:12])}")
     for label in labels:
-        for name in sorted(x.name for x in os.scandir(path / label) if x.is_file()):
-            if name.startswith("."):
+        for name in sorted(x.name for x in os.scandir(path / label)):
+            if name.startswith(".") or name in _OF_SYSTEMS:
                 continue
-            content, place = (path / label / name).read_bytes(), f"{label}/{name}"
-            found = encoding or guess_encoding([content], f"{path.name}/{place}")
-            if found == "windows-1252":
-                part.count("texts that are not UTF-8, read as windows-1252", place)
-            text = content.decode(found, "surrogateescape")
+            file, place = path / label / name, f"{label}/{name}"
+            if file.is_dir():
+                part.count("folders inside a class, left out", place)
+                continue
+            with one_line_errors(file):
+                content = file.read_bytes()
+                found = encoding or guess_encoding([content], f"{path.name}/{place}")
+                if found == "windows-1252":
+                    part.count("texts that are not UTF-8, read as windows-1252", place)
+                text = content.decode(found, "surrogateescape")
             yield place, [text], None if label in UNLABELLED else label, None, None
 
 
 def _folders(path: Path) -> list[str]:
-    return sorted(x.name for x in os.scandir(path) if x.is_dir() and not x.name.startswith("."))
+    names = (x.name for x in os.scandir(path) if x.is_dir() and x.name not in _OF_SYSTEMS)
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _parts_of_folder(path: str, test_path: str, validation_path: str) -> list[str]:

@@ -58,6 +58,8 @@ def warnings_of(dataset: Dataset, tokenizer: str = "words") -> list[str]:
     names, parts = dataset.label_names, _known_parts(dataset)
     counts = {part: _counts(examples, names) for part, examples in parts.items()}
     found = [f"{part} is empty" for part, examples in parts.items() if not len(examples)]
+    if len(names) == 1:
+        found.append(f"a single class, {names[0][:20]}; training needs two or more")
     total = np.sum(list(counts.values()), axis=0)
     if (total == 1).any():
         found.append(f"classes with a single text, which train keeps: {_list(names, total == 1)}")

@@ -40,6 +40,8 @@ def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Ite
             yield from json_lines(file, name)
 
     sample = [record for _, record in islice(objects(), 200)]
+    if columns.label and not sample:
+        raise InputError(f"{path} holds no records; expected some with the field {columns.text!r}")
     first = sample[0] if sample else {}
     names = list(first) if isinstance(first, dict) else []
     alike = [x for x in sample if isinstance(x, dict) and list(x) == names]
@@ -47,7 +49,7 @@ def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Ite
     fields = [*asked_names(columns.text, names), columns.group, columns.id]
 
     def batches() -> Iterator[RecordBatch]:
-        labelled, found = False, objects()
+        labelled, found = not columns.label, objects()
         while some := list(islice(found, ROWS)):
             numbers, records = zip(*some, strict=True)
             *texts, groups, ids = (_column(records, field) if field else None for field in fields)
@@ -58,16 +60,16 @@ def from_objects(path: Path, columns: Columns, layout: Layout) -> tuple[str, Ite
                         f"{name}: {word} {numbers[row]} has {describe_fields(records[row])}; expected a "
                         f"field {field!r}"
                     )
-            labels = _column(records, columns.label)
+            labels = _column(records, columns.label) if columns.label else []
             labelled = labelled or any(label is not MISSING for label in labels)
-            labels = [None if label is MISSING else label for label in labels]
+            labels = [None if label is MISSING else label for label in labels] or None
             yield RecordBatch(np.array(numbers), texts, labels, groups, ids)
         if not labelled:
             raise InputError(
                 f"{name} has no field {columns.label!r} in any record; the first has {describe_fields(first)}"
             )
 
-    return f"text: {columns.text}, label: {columns.label}", batches()
+    return columns.described(), batches()
 
 
 def _column(records: Sequence[Any], path: str) -> list[Any]:
@@ -111,8 +113,8 @@ def describe_fields(record: Any) -> str:
         else:
             yield prefix
 
-    if not isinstance(record, dict):
-        return "no object"
+    if not isinstance(record, dict) or not record:
+        return "no fields" if record == {} else "no object"
     return f"fields {', '.join(list(names(record, ''))[:_FIELDS_SHOWN])}"
 
 

@@ -19,6 +19,8 @@ from bahdanau_jax.errors import InputError
 
 pc: Any = pyarrow.compute  # which makes its functions when it is imported
 
+# What messages call a record of a format.
+ROW = {"csv": "line", "fasttext": "line", "jsonl": "line", "txt": "line"}
 MOST_CLASSES = 1_000  # a column with more values does not hold labels
 _SHOWN = 8  # names in a message
 _LINE_END = pa.scalar("\n", pa.large_string())
@@ -34,6 +36,7 @@ class Part:
       label: the column of labels, for messages.
       classes: the labels that may occur; none: any.
       refuse: whether bytes that are not text are an error.
+      text: the column of texts, for messages.
 
     Attributes:
       examples: the labelled texts.
@@ -46,9 +49,19 @@ class Part:
     unlabelled: ArrowTexts
     groups: np.ndarray | None
 
-    def __init__(self, name: str, row: str, label: str, classes: Sequence[str], *, refuse: bool):
+    def __init__(
+        self,
+        name: str,
+        row: str,
+        label: str,
+        classes: Sequence[str],
+        *,
+        refuse: bool,
+        text: str = "text",
+    ):
         self.name, self.classes = name, tuple(classes)
         self._row, self._label_field, self._refuse = row, label, refuse
+        self._text_field = text
         self._notes: list[str] = []
         self._counts: dict[str, tuple[int, Any]] = {}  # what was changed: how often, first where
 
@@ -60,6 +73,13 @@ class Part:
         """Counts texts of a batch that were changed or left out, the first of which is at `place`."""
         count, first = self._counts.get(what, (0, place))
         self._counts[what] = count + times, min(first, place)
+
+    def count_empty(self, texts: pa.LargeStringArray, places: np.ndarray, what: str) -> Any:
+        """Counts empty texts, and returns which they are."""
+        empty = pc.or_(pc.equal(pc.binary_length(texts), 0), pc.utf8_is_space(texts))
+        if empty.true_count:
+            self.count(f"empty texts, {what}", places[np.asarray(empty)][0], empty.true_count)
+        return empty
 
     @property
     def notes(self) -> list[str]:
@@ -79,11 +99,10 @@ class Part:
         known = {label: i for i, label in enumerate(self.classes)}
         with ArrowWriter() as texts, ArrowWriter() as ids:
             for batch in batches:
-                whole = self._whole_texts(batch)
-                empty = pc.or_(pc.equal(pc.binary_length(whole), 0), pc.utf8_is_space(whole))
+                whole = self.texts_of(batch)
+                empty = self.count_empty(whole, batch.places, "left out")
                 if empty.true_count:
                     rows = np.asarray(empty)
-                    self.count("empty texts, left out", batch.places[rows][0], empty.true_count)
                     whole, batch = whole.filter(pc.invert(empty)), batch.filter(~rows)
                 numbers.append(self._numbers(batch, known))
                 texts.append(whole)
@@ -121,8 +140,10 @@ class Part:
     def _where(self, place: int | str) -> str:
         return f"{self.name}: {self._row} {place}" if self._row else f"{self.name}/{place}"
 
-    def _whole_texts(self, batch: RecordBatch) -> pa.LargeStringArray:
-        columns = [self._strings(column, "text", batch.places) for column in batch.texts]
+    def texts_of(self, batch: RecordBatch) -> pa.LargeStringArray:
+        """The texts of records, "" for a null. Several columns are joined by line breaks."""
+        field = self._text_field
+        columns = [self._strings(column, field, batch.places) for column in batch.texts]
         if len(columns) == 1:
             return columns[0]
         # Empty ones are left out, as nulls are.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import dataclasses
 import io
@@ -15,16 +14,15 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pyarrow as pa
 
+from bahdanau_jax.data.open_file import open_bytes, without_compression
 from bahdanau_jax.data.quoting import guess_quoting
-from bahdanau_jax.errors import DataNotFound, InputError, one_line
+from bahdanau_jax.errors import InputError
 
 FORMATS = ("csv", "tsv", "jsonl", "json", "fasttext", "parquet", "arrow")
 # Bytes that are no valid text are decoded to these, so that a message can name the row. JSON may hold
 # halves of surrogate pairs as well.
 NOT_TEXT = re.compile("[\ud800-\udfff]")
-COMPRESSED = (".gz", ".zst", ".bz2", ".lz4")
 _SAMPLE = 2**20  # bytes that format, delimiter and header are guessed from
 _BLOCK = 2**20
 # The first wins if several fit; texts have commas more often than tabs.
@@ -57,30 +55,6 @@ class Layout:
         quoting = "quoting" if self.quoting == "yes" else "no quoting"
         quoting += f" with {self.escape}" if self.escape else ""
         return f"{name}-separated, {quoting}, {encoding}"
-
-
-@contextlib.contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
-    """Raises what goes wrong while a file is read as DataNotFound or InputError, in one line."""
-    try:
-        yield
-    except (OSError, UnicodeError, pa.ArrowException) as error:
-        kind = DataNotFound if isinstance(error, FileNotFoundError) else InputError
-        name, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
-        raise kind(f"{name or path} cannot be read: {reason or one_line(error)}") from error
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Opens a file, decompressed if its name ends with .gz, .zst, .bz2 or .lz4.
-
-    Raises:
-      InputError: it is not a regular file.
-    """
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is a pipe or a device; expected a file, which is read twice")
-    if path.suffix.lower() in COMPRESSED:
-        return pa.input_stream(str(path), compression="detect")  # type: ignore
-    return open(path, "rb")
 
 
 def open_lines(path: Path, layout: Layout) -> IO[str]:
@@ -125,16 +99,11 @@ def sniff(path: Path, given: Layout) -> Layout:
         )
     if form in ("parquet", "arrow"):
         return dataclasses.replace(given, format=form)
-    encoding = given.encoding
+    encoding = check_encoding(given.encoding)
     if not encoding:
         with open_bytes(path) as file:
             encoding = guess_encoding(iter(lambda: file.read(_BLOCK), b""), str(path))
-    try:
-        sample = start.decode(encoding, "replace").removeprefix("\ufeff")
-    except LookupError as error:
-        raise InputError(
-            f"config.data.encoding is {encoding!r}; expected one of Python's"
-        ) from error
+    sample = start.decode(encoding, "replace").removeprefix("\ufeff")
     newline = "\n" if "\n" in sample else ""
     layout = dataclasses.replace(given, encoding=encoding, newline=newline)
     lines = [line for line in sample.split(newline or "\r") if line.strip()]
@@ -179,10 +148,7 @@ def _pieces(path: Path, layout: Layout, delimiter: str) -> Iterator[str]:
 
 def _format_of(path: Path, start: bytes) -> str:
     """The format that the file's name or first bytes show, or ""."""
-    name = path.name.lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    ending = Path(name).suffix.removeprefix(".")
+    ending = Path(without_compression(path.name)).suffix.removeprefix(".")
     ending = _ENDINGS.get(ending, ending)
     if ending in FORMATS:
         return ending
@@ -213,6 +179,21 @@ def _labels_first(lines: Sequence[str]) -> bool:
     return len(words) > 3 and 2 <= len(set(words)) <= len(words) / 3 and not separated
 
 
+def check_encoding(encoding: str) -> str:
+    """Returns the name of an encoding if Python knows it, or "".
+
+    Raises:
+      InputError: it does not.
+    """
+    try:
+        "".encode(encoding or "utf-8")
+    except (LookupError, ValueError) as error:
+        raise InputError(
+            f"config.data.encoding is {encoding!r}; expected one of Python's, such as 'gb18030'"
+        ) from error
+    return encoding
+
+
 def guess_encoding(blocks: Iterable[bytes], name: str) -> str:
     """UTF-8, UTF-16, or windows-1252 if most bytes beyond ASCII are no UTF-8.
 
@@ -230,7 +211,7 @@ def guess_encoding(blocks: Iterable[bytes], name: str) -> str:
             return encoding
     if first.count(0) > len(first) / 4:  # ASCII in UTF-16 has a zero in each pair of bytes
         return "utf-16-le" if first[1::2].count(0) > first[::2].count(0) else "utf-16-be"
-    total = bad = good = 0
+    total = bad = good = runs = 0
     rest = b""  # of a character that goes on in the next block
     for block in chain([first], blocks, [b""]):
         total += len(block)
@@ -243,10 +224,11 @@ def guess_encoding(blocks: Iterable[bytes], name: str) -> str:
             wrong = len(NOT_TEXT.findall(text))
             good += len(text) - len(text.encode("ascii", "ignore")) - wrong
             bad += wrong
+            runs += len(re.findall(f"{NOT_TEXT.pattern}+", text))
         rest = data[used:]
     if bad <= good:
         return "utf-8"
-    if bad > total / 5:
+    if bad > total / 5 and bad > 1.5 * runs:  # letters with accents seldom stand side by side
         raise InputError(
             f"{name}: {bad:,} of {total:,} bytes are not UTF-8; expected config.data.encoding, such as "
             "'gb18030', 'shift_jis' or 'windows-1251'"

@@ -24,12 +24,19 @@ _SWALLOWED = (
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Names or numbers (from 1) of columns; a text may be several, separated by commas. "": none."""
+    """Names or numbers (from 1) of columns; a text may be several, separated by commas. "": none.
+
+    Texts to predict have no label.
+    """
 
     text: str = "text"
     label: str = "label"
     group: str = ""
     id: str = ""
+
+    def described(self) -> str:
+        """As in "text: review, label: stars"."""
+        return f"text: {self.text}" + (f", label: {self.label}" if self.label else "")
 
 
 def from_table(
@@ -70,29 +77,26 @@ def from_table(
         if not header:
             names = [str(i + 1) for i in range(len(names))]
     columns = two_columns(columns, names, sample[header:])
-    text, *others = positions(columns, names, path, header)
-    (label,), group, key = others
-    labels = {row[label] for row in sample[header:]}
+    text, label, group, key = positions(columns, names, path, header)
+    labels = {row[label[0]] for row in sample[header:]} if label else ()
 
     def batches() -> Iterator[RecordBatch]:
         skipped = int(header)
         blocks = row_blocks if layout.format == "csv" else _label_blocks
         for width, lines, column in blocks(path, layout):
-            found = [[column(i)[skipped:] for i in part] for part in (text, *others)]
+            found = [[column(i)[skipped:] for i in part] for part in (text, label, group, key)]
             lines, skipped = lines[skipped:], 0
             # Those after which the next row does not begin a line later.
             long = np.flatnonzero(np.diff(lines, append=lines[-1:] + 2) > 1)
-            for row in long.tolist():
+            for row in long.tolist() if labels else ():
                 values = zip(text, (str(values[row]) for values in found[0]), strict=True)
-                if any(_holds_a_row(x, i, label, width, labels, delimiter) for i, x in values):
+                if any(_holds_a_row(x, i, label[0], width, labels, delimiter) for i, x in values):
                     count(_SWALLOWED, lines[row])
-            texts, (labelled,), groups, keys = found
-            yield RecordBatch(
-                lines, texts, labelled, *(x[0] if x else None for x in (groups, keys))
-            )
+            texts, *others = found
+            yield RecordBatch(lines, texts, *(x[0] if x else None for x in others))
 
     shown = "" if layout.format == "fasttext" else "header, " if header else "no header, "
-    return f"{shown}text: {columns.text}, label: {columns.label}", batches()
+    return shown + columns.described(), batches()
 
 
 def _holds_a_row(
@@ -125,10 +129,10 @@ def _has_header(rows: Sequence[Sequence[str]], columns: Columns) -> bool:
     }
     if any(name in first and not name.isdecimal() for name in asked):
         return True
-    number = columns.label
+    number = columns.label or asked_names(columns.text, first)[0]
     label = int(number) - 1 if number.isdecimal() and 1 <= int(number) <= len(first) else None
-    if label is None and len(first) == 2:
-        label = _fewer_values(rows[1:])
+    if label is None and len(first) <= 2:
+        label = _fewer_values(rows[1:]) if len(first) == 2 else 0
     return label is None or guess_header(first, rows[1:], label)
 
 
@@ -152,7 +156,14 @@ def _fewer_values(rows: Sequence[Sequence[str]]) -> int:
 
 
 def two_columns(columns: Columns, names: list[str], rows: Sequence[Sequence[str]]) -> Columns:
-    """Text and label of a file of two columns where they have other names than the default."""
+    """Text and label of a file of two columns where they have other names than the default.
+
+    Without a label, the text is the longer of one or two columns.
+    """
+    unnamed = columns.text == "text" and "text" not in names
+    if unnamed and not columns.label and 1 <= len(names) <= 2:
+        sizes = [sum(len(row[i]) for row in rows) for i in range(len(names))]
+        return dataclasses.replace(columns, text=names[sizes.index(max(sizes))])
     missing = [
         role for role in ("text", "label") if getattr(columns, role) == role and role not in names
     ]
@@ -205,12 +216,16 @@ def _label_blocks(path: Path, layout: Layout) -> Iterator[Rows]:
 
 def _label_and_text(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     """Label and text of lines such as "__label__2 a fine film"; fastText also writes labels last."""
+    marked = False  # whether labels begin with __label__, so that other lines have none
     for number, line in enumerate(lines, start=1):
         label, _, text = line.strip().partition(" ")
         before, _, last = line.strip().rpartition(" ")
         if last.startswith("__label__") and not label.startswith("__label__"):
             label, text = last, before
+        marked = marked or label.startswith("__label__")
+        if marked and label and not label.startswith("__label__"):
+            label, text = "", line.strip()
         if text.startswith("__label__"):
             raise InputError(f"{name}: line {number} has several labels; expected one")
-        if label:
+        if label or text:
             yield number, [label, text]

@@ -156,6 +156,9 @@ def each_text(texts: Iterable[Any], name: str = "texts") -> Iterator[str]:
     """
     if isinstance(texts, str | bytes):
         raise InputError(f"{name}: found one text; expected a list of texts: pass [text]")
+    # What has named columns would give their names.
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping) or hasattr(texts, "columns"):
+        raise InputError(f"{name}: found {type(texts).__name__}; expected a list of texts")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"{name}[{i}] is {not_text(text)}")

@@ -14,7 +14,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from bahdanau_jax.evaluation.int16 import check_compared
 from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.models.probabilities import probabilities
+from bahdanau_jax.runs.config import Config
 from bahdanau_jax.runs.flags import check_flags, check_not_forked
 from bahdanau_jax.runs.parse_config import parse_config, upgrade
 from bahdanau_jax.runs.restore_model import restore_model
@@ -115,18 +116,21 @@ class Predictor:
         check_folder(workdir)
         check_not_forked()
         check_flags()
-        fields, vocab_size, bucket_lengths = _read_config(workdir)
+        config = read_config(workdir)
         label_names = _read_label_names(workdir)
         vocabulary = Vocabulary.load(workdir / "vocabulary.json")
-        if len(vocabulary) > vocab_size:
+        if len(vocabulary) > config.vocab_size:
             raise InputError(
-                f"{workdir}/vocabulary.json has {len(vocabulary)} ids; expected at most the {vocab_size} "
-                "of config.json"
+                f"{workdir}/vocabulary.json has {len(vocabulary)} ids; expected at most the "
+                f"{config.vocab_size} of config.json"
             )
+        fields = config.model.model_dump()
         try:
             # Abstract: fresh weights would take seconds and be thrown away.
             model = nnx.eval_shape(
-                lambda: build_classifier(fields, vocab_size, len(label_names), rngs=nnx.Rngs(0))
+                lambda: build_classifier(
+                    fields, config.vocab_size, len(label_names), rngs=nnx.Rngs(0)
+                )
             )
         except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise InputError(
@@ -139,7 +143,7 @@ class Predictor:
             model,
             vocabulary,
             label_names=label_names,
-            bucket_lengths=bucket_lengths,
+            bucket_lengths=config.bucket_lengths,
             step=step,
             temperature=read_temperature(workdir),
         )
@@ -264,8 +268,12 @@ def padded_batches(
         yield chosen, batch
 
 
-def _read_config(workdir: Path) -> tuple[dict[str, Any], int, list[int]]:
-    """The config's `model`, `vocab_size` and `bucket_lengths`, as this version writes them."""
+def read_config(workdir: Path) -> Config:
+    """The config of a run's folder, as this version writes it.
+
+    Raises:
+        InputError: the folder holds no config of a classifier.
+    """
     file = workdir / "config.json"
     if not file.is_file():
         raise InputError(f"{workdir} is not a run folder: it holds no config.json")
@@ -273,10 +281,9 @@ def _read_config(workdir: Path) -> tuple[dict[str, Any], int, list[int]]:
     if not isinstance(found, dict) or "task" in found:
         raise InputError(f"{file} is not the config of a classifier")
     try:
-        config = parse_config(upgrade(found))
+        return parse_config(upgrade(found))
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    return config.model.model_dump(), config.vocab_size, list(config.bucket_lengths)
 
 
 def _read_label_names(workdir: Path) -> list[str]:

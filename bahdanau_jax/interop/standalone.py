@@ -13,6 +13,7 @@ as soon as it is there. From Python:
 `export.py` copies this module into the file, with the few modules that `export.MODULES` lists.
 """
 
+import collections
 import contextlib
 import io
 import json
@@ -29,13 +30,13 @@ from jax import export
 from bahdanau_jax.data.text_lines import text_lines
 from bahdanau_jax.data.tokenizer import (
     BUILT_IN,
+    SPECIAL_WORDS,
     Tokenizer,
     WordIds,
     each_text,
     tokenizer_of,
-    word_of,
 )
-from bahdanau_jax.token_ids import PAD
+from bahdanau_jax.token_ids import PAD, START
 
 _ROWS = (256, 16, 1)  # batch sizes; the model is compiled for each of them and each length
 
@@ -60,16 +61,15 @@ class Exported:
             self.call = jax.jit(export.deserialize(bytearray(parts.read("model.stablehlo"))).call)
             with np.load(io.BytesIO(parts.read("weights.npz"))) as arrays:
                 self.weights = {name: jax.numpy.asarray(arrays[name]) for name in arrays.files}
-        self._words: list[str] = vocabulary["words"]
-        self._ids = WordIds(self._words)
+        self._ids = WordIds(vocabulary["words"])
         name, options = tokenizer_of(vocabulary)
         self._tokenizer: Tokenizer = BUILT_IN[name](**options)
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """Returns for each text its label, the probability of each class and the attention of each word."""
         lengths: list[int] = self.about["bucket_lengths"]
-        split = self._tokenizer.tokens
-        ids = [self._ids.encode(split(text))[-lengths[-1] :] for text in each_text(texts)]
+        words = [self._tokenizer.tokens(text) for text in each_text(texts)]
+        ids = [self._ids.encode(of_text)[-lengths[-1] :] for of_text in words]
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
         found: dict[int, dict[str, Any]] = {}
         while order:
@@ -81,16 +81,18 @@ class Exported:
                 row[: len(ids[i])] = ids[i]
             p, weights = map(np.asarray, self.call(self.weights, batch))
             for row, i in enumerate(chosen):
-                found[i] = self._prediction(ids[i], p[row], weights[row, : len(ids[i])])
+                found[i] = self._prediction(words[i], p[row], weights[row, : len(ids[i])])
         return [found[i] for i in range(len(ids))]
 
-    def _prediction(self, ids: Sequence[int], p: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+    def _prediction(
+        self, words: Sequence[str], p: np.ndarray, weights: np.ndarray
+    ) -> dict[str, Any]:
         names, best = self.about["label_names"], int(p.argmax())
         return {
             "label": names[best],
             "probability": float(p[best]),
             "probabilities": dict(zip(names, p.tolist(), strict=True)),
-            "words": [word_of(i, self._words) for i in ids],
+            "words": [SPECIAL_WORDS[START], *words][-len(weights) :],
             "weights": weights.tolist(),
         }
 
@@ -100,8 +102,8 @@ def main(file: str, arguments: Sequence[str]) -> None:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return
-    lines = text_lines(sys.stdin.buffer)
-    arrived = ([line.decode("utf-8", "replace") for line in block] for block in lines)
+    odd = collections.Counter[str]()
+    arrived = text_lines(sys.stdin.buffer, lambda what, _: odd.update([what]))
     chunks: Iterable[Sequence[str]] = [arguments] if arguments else arrived
     with _an_older_jax_is_named(file):
         model = Exported(file)
@@ -109,6 +111,8 @@ def main(file: str, arguments: Sequence[str]) -> None:
             for prediction in model(texts):
                 print(json.dumps(prediction))
             sys.stdout.flush()
+    for what, count in odd.items():
+        print(f"stdin: {what}: {count:,}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -137,7 +137,10 @@ def start_from(folder: str | Path, network: Any) -> int:
             return 0
         part = nnx.Dict(embedding=network.embedding, encoder=nnx.Dict({"0": network.encoder[0]}))
         state = nnx.state(part, nnx.Param)
-        step, arrays = restore_part(folder, nnx.to_pure_dict(state))
+        names: Any = nnx.to_pure_dict(state)
+        has_ngrams = bool(_saved_config(folder).get("model", {}).get("ngrams"))
+        step, arrays = restore_part(folder, {"network": names} if has_ngrams else names)
+        arrays = arrays["network"] if has_ngrams else arrays
     except InputError as error:
         raise InputError(f"config.init_from: {error}") from error
     except AttributeError as error:
@@ -148,3 +151,9 @@ def start_from(folder: str | Path, network: Any) -> int:
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
     nnx.update(part, state)
     return step
+
+
+def _saved_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    found = read_json(file) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}

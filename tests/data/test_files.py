@@ -171,3 +171,17 @@ def _plain_ids(rows, folder):
     path = folder / "b.csv"
     path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     return load_files(str(path)).train.ids
+
+
+def test_what_systems_leave_in_folders_is_no_text(tmp_path):
+    for name in ("pos", "neg"):
+        (tmp_path / "texts" / name / "inside").mkdir(parents=True)
+        for i in range(5):
+            (tmp_path / "texts" / name / f"{i}.txt").write_text(f"{name} film {i}")
+        for junk in (".DS_Store", "Thumbs.db", "desktop.ini"):
+            (tmp_path / "texts" / name / junk).write_bytes(b"\xd0\xcf\x11\xe0\0\0\0")
+    (tmp_path / "texts/__MACOSX").mkdir()
+    dataset = load_files(str(tmp_path / "texts"))
+    assert dataset.label_names == ("neg", "pos")
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.read_test()) == 10
+    assert "texts: folders inside a class, left out: 2 (the first: neg/inside)" in dataset.notes

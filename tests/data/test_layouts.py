@@ -3,13 +3,28 @@
 import gzip
 import json
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import CountVectorizer
 
-from bahdanau_jax.data.files import load_files
+from bahdanau_jax.data import files
+from experiments import baseline
 
 N = 40
+
+
+def load_files(path, **fields):
+    """Reads the texts, and fits the baseline to them."""
+    dataset = files.load_files(path, **fields)
+    names, train = dataset.label_names, dataset.train
+    occurs = csr_array(CountVectorizer(binary=True, dtype=np.float32).fit_transform(train.texts))
+    models = baseline.fit(occurs, train.labels, len(names), alpha=1.0, seed=0)
+    outputs = len(names) if len(names) > 2 else 1
+    assert baseline.log_odds(models[1.0], occurs).shape == (len(train), outputs)
+    return dataset
 
 
 def texts_of(examples):
@@ -203,3 +218,16 @@ def test_several_columns_of_parquet_and_arrow(tmp_path, form):
     assert found["premise 3\nhypothesis 3"] == "true" and found["premise 0"] == "true"
     assert len(found) == N
     assert everything(load_files(str(path), text="2,3", label="4")) == found
+
+
+def test_class_names_that_hugging_face_keeps_in_parquet(tmp_path):
+    label = {"names": ["negative", "positive"], "_type": "ClassLabel"}
+    info = json.dumps({"info": {"features": {"label": label}}})
+    table = pa.table({"text": [f"film {i}" for i in range(N)], "label": [i % 2 for i in range(N)]})
+    table = pa.concat_tables([table, pa.table({"text": ["unknown"], "label": [-1]})])
+    pq.write_table(table.replace_schema_metadata({"huggingface": info}), tmp_path / "a.parquet")
+    dataset = load_files(str(tmp_path / "a.parquet"))
+    assert everything(dataset)["film 3"] == "positive" and dataset.label_names == tuple(
+        label["names"]
+    )
+    assert dataset.read_unlabelled() == ["unknown"]

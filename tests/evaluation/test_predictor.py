@@ -91,6 +91,20 @@ def test_an_empty_text(predictor):
 def test_a_text_is_no_list_of_texts(predictor):
     with pytest.raises(InputError, match="pass \\[text\\]"):
         predictor("a fine film")
+    table = type("DataFrame", (list,), {"columns": ["text"]})(["text"])  # gives names of columns
+    for found, kind in (
+        (None, "NoneType"),
+        (float("nan"), "float"),
+        ({"a": "b"}, "dict"),
+        (table, "DataFrame"),
+    ):
+        with pytest.raises(InputError, match=f"texts: found {kind}; expected a list of texts"):
+            predictor(found)
+    array = np.array(["fine", None], object)
+    with pytest.raises(InputError, match=r"texts\[1\] is None \(NoneType\); expected a text"):
+        predictor(array)
+    for texts in (("fine",), iter(["fine"]), array[:1], array[:1].astype(str)):
+        assert [x.words for x in predictor(texts)] == [["<start>", "fine"]]
 
 
 def test_few_shapes_are_compiled(workdir, dataset):

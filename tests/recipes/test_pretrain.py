@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from flax import nnx
 from bahdanau_jax.data.synthetic import make_up
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.evaluation.predictor import Predictor, read_config
+from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.models.classifier import AttentionClassifier
 from bahdanau_jax.recipes import pretrain, warm_start
 from bahdanau_jax.runs.config import Tokenizer
@@ -155,3 +158,13 @@ def test_a_run_starts_from_the_vectors_and_another_from_that_run(finished, tmp_p
     np.testing.assert_allclose(model.embedding.embedding[...], vectors, atol=1e-7)
     with pytest.raises(InputError, match=r"config.init_from: .*bias has shape"):
         warm_start.start_from(tmp_path / "first", small_classifier(hidden_features=4))
+
+
+def test_a_run_starts_from_one_with_n_grams():
+    folder = Path(__file__).parent.parent / "old_runs/0.2-ngrams/run"
+    config, predictor = read_config(folder), Predictor.load(folder)
+    fields = config.model.model_dump() | {"ngrams": 0}
+    model = build_classifier(fields, config.vocab_size, 2, rngs=nnx.Rngs(7))
+    assert warm_start.start_from(folder, model) == predictor.step
+    theirs = nnx.to_pure_dict(predictor.state)["network"]
+    np.testing.assert_array_equal(model.embedding.embedding[...], theirs["embedding"]["embedding"])
