@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
     from bahdanau_jax.layers.attention import BahdanauAttention, Memory
     from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
+    from bahdanau_jax.layers.decoder import BahdanauDecoder, Decoded
+    from bahdanau_jax.layers.gru import GRU, BiGRU, gru, gru_step
     from bahdanau_jax.layers.lstm import LSTM, BiLSTM
     from bahdanau_jax.layers.lstm_functions import bilstm, lstm, lstm_step
     from bahdanau_jax.layers.recurrence import lstm_implementation
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "GRU",
     "LSTM",
     "AttentionClassifier",
     "BahdanauAttention",
+    "BahdanauDecoder",
+    "BiGRU",
     "BiLSTM",
     "DataNotFound",
+    "Decoded",
     "InputError",
     "Memory",
     "Prediction",
@@ -33,6 +39,8 @@ __all__ = [
     "Vocabulary",
     "additive_attention",
     "bilstm",
+    "gru",
+    "gru_step",
     "lstm",
     "lstm_implementation",
     "lstm_step",
@@ -41,11 +49,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "GRU": "layers.gru",
     "LSTM": "layers.lstm",
     "AttentionClassifier": "models.classifier",
     "BahdanauAttention": "layers.attention",
+    "BahdanauDecoder": "layers.decoder",
+    "BiGRU": "layers.gru",
     "BiLSTM": "layers.lstm",
     "DataNotFound": "errors",
+    "Decoded": "layers.decoder",
     "InputError": "errors",
     "Memory": "layers.attention",
     "Prediction": "evaluation.predictor",
@@ -53,6 +65,8 @@ _MODULES = {
     "Vocabulary": "data.vocabulary",
     "additive_attention": "layers.attention_functions",
     "bilstm": "layers.lstm_functions",
+    "gru": "layers.gru",
+    "gru_step": "layers.gru",
     "lstm": "layers.lstm_functions",
     "lstm_implementation": "layers.recurrence",
     "lstm_step": "layers.lstm_functions",

@@ -11,15 +11,18 @@ from pydantic.fields import FieldInfo
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.config import Config, Pooling, Section, WordVectorsConfig
+from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
 
 
-def schema_of(config: ConfigDict | Mapping[str, Any]) -> type[Config] | type[WordVectorsConfig]:
-    """The schema that a config follows: word vectors have a field `task`, classifiers have none."""
-    return WordVectorsConfig if "task" in config else Config
+def schema_of(config: ConfigDict | Mapping[str, Any]) -> type[Section]:
+    """The schema that a config follows: a classifier's has no field `task`."""
+    if "task" not in config:
+        return Config
+    return Seq2SeqConfig if config["task"] == "seq2seq" else WordVectorsConfig
 
 
 def parse_config(config: ConfigDict | Mapping[str, Any]) -> Any:
-    """Checks a config and returns it as a Config, or as a WordVectorsConfig where it has a `task`.
+    """Checks a config and returns it as a Config, or as its `task` says.
 
     A field that is missing takes its default.
 

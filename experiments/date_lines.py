@@ -1,0 +1,16 @@
+"""Lines of one to four dates, tested on up to five: what attention buys as lengths grow."""
+
+from ml_collections import ConfigDict
+
+from experiments import dates
+
+
+def get_config() -> ConfigDict:
+    """`dates.py`'s config on longer lines."""
+    config = dates.get_config()
+    config.data.longest = 4
+    config.data.test_longest = 5
+    config.data.test_size = 1_000
+    config.batch_size = 64
+    config.steps = 2_000
+    return config
