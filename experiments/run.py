@@ -132,7 +132,9 @@ def _import_training(config: ConfigDict):
         from bahdanau_jax import errors
         from bahdanau_jax.runs import multihost, preemption
 
-        if "task" in config:
+        if config.get("task") == "seq2seq":
+            from bahdanau_jax.training.seq2seq import train_seq2seq as run
+        elif "task" in config:
             from bahdanau_jax.recipes.pretrain import pretrain as run
         else:
             from bahdanau_jax.training.train import train_and_evaluate as run

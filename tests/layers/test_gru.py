@@ -134,6 +134,7 @@ def test_values_at_masked_steps_change_nothing(reset_after):
     np.testing.assert_array_equal(h[0], a["h0"][0])  # row 0 has no real step
 
 
+@pytest.mark.slow
 @variants
 def test_every_transformation_applies(reset_after):
     """Forward mode and second derivatives agree with reverse mode; vmap with a loop."""
@@ -264,6 +265,7 @@ def test_equals_flax():
     np.testing.assert_allclose(last, h, atol=1e-5)
 
 
+@pytest.mark.slow
 @variants
 def test_equals_keras(reset_after):
     keras = pytest.importorskip("keras")
@@ -285,6 +287,7 @@ def test_equals_keras(reset_after):
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_equals_pytorch_and_its_gradients():
     torch = pytest.importorskip("torch")
     layer, a, mask = peer_case(True)
