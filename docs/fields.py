@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
-from bahdanau_jax.runs import config
+from bahdanau_jax.runs import config, seq2seq_config
 from bahdanau_jax.runs.parse_config import describe_fields
 
+_SCHEMAS = vars(config) | vars(seq2seq_config)
 MARKER = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
 
 
@@ -15,14 +16,14 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 
 def field_table(schema: str) -> str:
-    """Markdown table of the fields of `Config` or `WordVectorsConfig`.
+    """Markdown table of the fields of `Config`, `WordVectorsConfig` or `Seq2SeqConfig`.
 
     Example:
       >>> print(field_table("Config").splitlines()[2])
       | `seed` | `0` | an integer of at least 0 | Seed of the weights, dropout and the order of batches. |
     """
     rows = ["| field | default | accepts | |", "|---|---|---|---|"]
-    for name, default, expected, sentence in describe_fields(getattr(config, schema)):
+    for name, default, expected, sentence in describe_fields(_SCHEMAS[schema]):
         cells = [f"`{name}`", f"`{default!r}`", expected, sentence]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)

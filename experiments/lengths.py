@@ -85,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
     if not any(argument.startswith(("--config=", "-config=")) for argument in rest):
         rest = [*rest, "--config=experiments/date_lines.py"]
     out, results = Path(asked.out).expanduser(), {name: [] for name in _NETWORKS}
+    out.mkdir(parents=True, exist_ok=True)
     trained = 0
     for seed in asked.seeds:
         for name, fields in _NETWORKS.items():

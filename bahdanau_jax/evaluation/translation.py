@@ -40,9 +40,9 @@ def figures(
     lengths = np.array([length(target) for target in targets])
     by_length = []
     for chosen in _groups(lengths):
-        some = [written[i] for i in chosen], [targets[i] for i in chosen]
+        some = [[texts[i] for i in chosen] for texts in (written, targets)]
         ends = {"shortest": int(lengths[chosen].min()), "longest": int(lengths[chosen].max())}
-        by_length.append(ends | _figures(*some, tokens))
+        by_length.append(ends | _figures(some[0], some[1], tokens))
     return _figures(written, targets, tokens) | {"by_length": by_length}
 
 

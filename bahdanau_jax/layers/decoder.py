@@ -124,12 +124,15 @@ class BahdanauDecoder(nnx.Module):
             if real is None:
                 return new.state, new[:3]
             state = jax.tree.map(lambda new, old: jnp.where(real, new, old), new.state, state)
-            return state, jax.tree.map(
-                lambda x: jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, 0), new[:3]
-            )
+
+            def masked(x):
+                return jnp.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, 0)
+
+            return state, jax.tree.map(masked, new[:3])
 
         state, steps = jax.lax.scan(step, initial_state, (projected, real))
-        return Decoded(*jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps), state)
+        outputs, contexts, weights = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), steps)
+        return Decoded(outputs, contexts, weights, state)
 
     def step(self, inputs: Float[Array, "batch in"], memory: Any, state: State) -> Decoded:
         """Takes one step, as a search does that finds its inputs one by one; see `__call__`."""

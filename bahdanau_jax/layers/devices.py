@@ -1,7 +1,7 @@
 """Splits a layer's batch over the devices of the mesh around it (`jax.set_mesh`)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from bahdanau_jax.layers.layer import Arguments
 
+T = TypeVar("T", bound=tuple)
 AXIS = "data"  # the mesh axis along which a batch is split
 
 
@@ -59,8 +60,8 @@ def over_devices(compute: Callable) -> Callable:
     return padded
 
 
-def vary_alike(arguments: Arguments) -> Arguments:
-    """Makes all arrays vary over the same axes of a `jax.shard_map` around.
+def vary_alike(arguments: T) -> T:
+    """Makes all arrays of a tuple vary over the same axes of a `jax.shard_map` around.
 
     The gradient of weights that all devices share then becomes a sum over the devices.
     """

@@ -19,7 +19,7 @@ def greedy(
     """Takes the likeliest id at each step.
 
     Args:
-      step: takes the state and the last id of each row, START first.
+      step: takes the state and the last id of each row, START first. PAD is never taken, however likely.
       state: before the first step.
       rows: number of sequences.
       steps: length of the results. A sequence that has not ended by then is cut off.
@@ -40,6 +40,7 @@ def greedy(
     def advance(carry, _):
         state, last, score = carry
         log_probabilities, state = step(state, last)
+        log_probabilities = log_probabilities.at[:, PAD].set(-jnp.inf)
         ended = (last == END) | (last == PAD)
         ids = jnp.where(ended, PAD, jnp.argmax(log_probabilities, axis=-1)).astype(last.dtype)
         score += jnp.where(ended, 0, jnp.max(log_probabilities, axis=-1))
@@ -85,7 +86,7 @@ def beam_search(
     def advance(carry, _):
         state, last, total, lengths, index, written = carry
         log_probabilities, state = step(state, last.reshape(-1))
-        log_probabilities = by_row(log_probabilities)
+        log_probabilities = by_row(log_probabilities.at[:, PAD].set(-jnp.inf))
         vocab = log_probabilities.shape[-1]
         ended = (last == END) | (last == PAD)
         only_pad = jnp.where(jnp.arange(vocab) == PAD, 0.0, -jnp.inf)

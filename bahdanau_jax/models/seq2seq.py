@@ -49,8 +49,8 @@ class Seq2Seq(nnx.Module):
         embedded, hidden = embedding_features, hidden_features
         self.source_embedding = nnx.Embed(vocab_size, embedded, rngs=rngs)
         self.target_embedding = nnx.Embed(vocab_size, embedded, rngs=rngs)
-        encoder = BiGRU if cell == "gru" else BiLSTM
-        self.encoder: BiGRU | BiLSTM = encoder(embedded, hidden, rngs=rngs)
+        encoder: Any = BiGRU if cell == "gru" else BiLSTM
+        self.encoder = encoder(embedded, hidden, rngs=rngs)
         self.bridge = nnx.Linear(2 * hidden, hidden, rngs=rngs)
         attention = None
         if attention_units:

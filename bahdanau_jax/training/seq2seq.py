@@ -1,5 +1,6 @@
 """Trains a network that translates, and measures it."""
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def train_seq2seq(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         started = time.monotonic(), time.process_time()
 
         data = load_pairs(settings.data.model_dump(), seed=settings.seed)
+        if len(data.train) < settings.batch_size:
+            raise InputError(
+                f"config.batch_size is {settings.batch_size}; expected at most the"
+                f" {len(data.train)} training pairs"
+            )
         vocabulary = _vocabulary(settings, data.train)
         vocabulary.save(folder / "vocabulary.json")
         translator = Translator(
@@ -139,10 +145,6 @@ def _train(
     console: Console,
 ) -> float:
     """Trains the translator's model; returns the seconds that it took."""
-    if len(train) < settings.batch_size:
-        raise InputError(
-            f"config.batch_size is {settings.batch_size}; expected at most the {len(train)} training pairs"
-        )
     model, steps = translator.model, settings.steps
     rule = optax.adam(optax.linear_schedule(settings.learning_rate, 0.0, steps))
     if settings.clip_norm:
@@ -153,11 +155,9 @@ def _train(
         [translator.encode(text) for text in texts] for texts in (train.sources, train.targets)
     )
     begun, first = time.monotonic(), done
-    for step, batch in enumerate(
-        batches(sources, targets, settings.batch_size, seed=settings.seed), start=1
-    ):
-        if step <= done:
-            continue
+    every_batch = batches(sources, targets, settings.batch_size, seed=settings.seed)
+    left_over = enumerate(itertools.islice(every_batch, done, steps), start=done + 1)
+    for step, batch in stop.each_finished(left_over):
         loss = train_step(model, optimizer, *map(jnp.asarray, batch))
         if step % max(1, steps // 20) == 0:
             left = (time.monotonic() - begun) / (step - first) * (steps - step)
@@ -166,8 +166,6 @@ def _train(
             )
         if stop.asked or step % _SAVE_EVERY == 0:
             _save(folder, model, optimizer, step)
-        if step == steps:
-            break
         if stop.asked:
             raise Stopped(f"stopped by {stop.asked} at step {step:,} of {steps:,}")
     return time.monotonic() - begun

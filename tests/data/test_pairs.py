@@ -18,6 +18,7 @@ SIZES = dict(train=150, validation=60, test=60)
 
 @pytest.fixture(scope="module")
 def made():
+    pytest.importorskip("babel")
     return dates.make_dates(SIZES, (1, 2, 3), seed=0)
 
 
@@ -53,8 +54,7 @@ def test_lines_hold_as_many_dates_as_asked(made):
 
 @pytest.mark.slow
 def test_no_text_stands_for_two_dates():
-    from babel.dates import format_date
-
+    format_date = pytest.importorskip("babel.dates").format_date
     days = [datetime.date(2001, month, day) for month in range(1, 13) for day in range(1, 29)]
     found = {}
     for language, pattern in (form for forms in dates.split_forms().values() for form in forms):

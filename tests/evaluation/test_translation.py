@@ -9,6 +9,9 @@ import pytest
 from bahdanau_jax.evaluation.translation import bleu, figures
 
 
+pytest.importorskip("sacrebleu")
+
+
 def plain_bleu(written, targets):
     """Corpus BLEU of characters: clipped n-gram precisions to 4, and the brevity penalty."""
     logs = 0.0

@@ -1,5 +1,7 @@
 """The decoder: its scan equals its steps and a loop in NumPy, under any mask, with and without attention."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ BATCH, STEPS, TIME, FEATURES, HIDDEN, VALUES = 3, 5, 6, 4, 3, 2
 cells = pytest.mark.parametrize("cell", ["gru", "lstm"])
 
 
-def make(cell, with_attention=True, attention=None, **options):
+def make(cell, with_attention=True, attention=None, **options) -> Any:
     rngs = nnx.Rngs(0)
     if with_attention:
         attention = BahdanauAttention(HIDDEN, VALUES, 7, rngs=rngs)
@@ -25,7 +27,7 @@ def make(cell, with_attention=True, attention=None, **options):
         return rng.normal(size=shape).astype(np.float32)
 
     decoder.cell.bias[...] = jnp.asarray(draw(*decoder.cell.bias.shape))
-    a = dict(
+    a: dict[str, Any] = dict(
         inputs=draw(BATCH, STEPS, FEATURES), h=draw(BATCH, HIDDEN), keys=draw(BATCH, TIME, VALUES)
     )
     a["state"] = a["h"] if cell == "gru" else (a["h"], draw(BATCH, HIDDEN))
@@ -50,7 +52,8 @@ def in_numpy(decoder, a, mask):
         return 1 / (1 + np.exp(-x))
 
     for b in range(BATCH):
-        h, c = np.float64(a["h"][b]), None
+        h: Any = np.float64(a["h"][b])
+        c: Any = None
         if isinstance(a["state"], tuple):
             c = np.float64(a["state"][1][b])
         for t in np.flatnonzero(mask[b]):

@@ -1,6 +1,7 @@
 """The GRU layers against a NumPy loop, finite differences, flax, Keras and PyTorch, under any mask."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -238,7 +239,7 @@ def test_dropout_is_one_mask_per_sequence():
 # --- other libraries with the same weights --------------------------------------------------------------
 
 
-def peer_case(reset_after):
+def peer_case(reset_after) -> Any:
     layer = GRU(FEATURES, HIDDEN, reset_after=reset_after, rngs=nnx.Rngs(0))
     a = make(9)
     layer.bias[...] = jnp.asarray(a["bias"])

@@ -11,6 +11,7 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.classifier import POOLINGS
 from bahdanau_jax.runs.config import Config, Pooling, WordVectorsConfig, default_config
 from bahdanau_jax.runs.parse_config import describe_fields, flatten, parse_config, upgrade
+from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
 from experiments import imdb, imdb_tiny
 
 
@@ -138,6 +139,7 @@ def test_a_missing_field_takes_its_default():
     assert parse_config({}) == Config()
     assert parse_config({"model": {"dropout": 0.25}}).model.num_layers == 2
     assert parse_config({"task": "word_vectors"}) == WordVectorsConfig()
+    assert parse_config({"task": "seq2seq"}) == Seq2SeqConfig()
 
 
 def test_the_poolings_are_those_of_the_classifier():
@@ -170,7 +172,7 @@ def test_any_value_in_any_field_is_taken_or_refused_in_one_line(field, value):
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("schema", [Config, WordVectorsConfig])
+@pytest.mark.parametrize("schema", [Config, Seq2SeqConfig, WordVectorsConfig])
 def test_every_field_is_described_by_one_sentence(schema):
     fields = list(describe_fields(schema))
     assert {name for name, *_ in fields} == set(flatten(default_config(schema)))
