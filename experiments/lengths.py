@@ -7,7 +7,7 @@
 --out       The folder: attention-0, none-0, ... are the runs, lengths.md and lengths.png show their exact match
             and BLEU on test by the target's length (greedy decoding). Runs that have finished are read.
 
-Exit codes: 0 done, 2 wrong flags or input, 66 data not found, 75 stopped (rerun to resume).
+Exit codes: 0 done, 2 wrong flags or input, 66 data not found, 130 interrupted (rerun to resume).
 """
 
 import sys

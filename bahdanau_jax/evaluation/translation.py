@@ -39,7 +39,8 @@ def figures(
     """
     lengths = np.array([length(target) for target in targets])
     by_length = []
-    for chosen in _groups(lengths):
+    for group in _groups(lengths):
+        chosen = group.tolist()
         some = [[texts[i] for i in chosen] for texts in (written, targets)]
         ends = {"shortest": int(lengths[chosen].min()), "longest": int(lengths[chosen].max())}
         by_length.append(ends | _figures(some[0], some[1], tokens))

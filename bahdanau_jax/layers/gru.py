@@ -76,16 +76,15 @@ def gru(
     )
     if recurrent_bias is not None and not reset_after:
         raise ValueError("recurrent_bias: expected None where reset_after is False, got an array")
-    _check_shapes(
-        inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, initial_state, input_scale
-    )
-    run = partial(_run, reverse=reverse, reset_after=reset_after, dtype=dtype)
+    weights = kernel, recurrent_kernel, bias, recurrent_bias
+    arrays = inputs, *weights, mask, initial_state, input_scale
+    _check_shapes(*arrays)
     run = in_auto_mode(
-        run, inputs, lambda rows: (PartitionSpec(rows, None, None), PartitionSpec(rows, None))
+        partial(_run, reverse=reverse, reset_after=reset_after, dtype=dtype),
+        inputs,
+        lambda rows: (PartitionSpec(rows, None, None), PartitionSpec(rows, None)),
     )
-    return run(
-        inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, initial_state, input_scale
-    )
+    return run(arrays)
 
 
 def gru_step(
@@ -125,20 +124,8 @@ def _product(a, b):
     return jnp.matmul(a.astype(b.dtype), b, preferred_element_type=a.dtype)
 
 
-def _run(
-    inputs,
-    kernel,
-    recurrent_kernel,
-    bias,
-    recurrent_bias,
-    mask,
-    h,
-    input_scale,
-    *,
-    reverse,
-    reset_after,
-    dtype,
-):
+def _run(arrays, *, reverse: bool, reset_after: bool, dtype: DTypeLike | None):
+    inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, h, input_scale = arrays
     dtype = jax.dtypes.canonicalize_dtype(dtype or inputs.dtype)
     carry = jnp.promote_types(dtype, jnp.float32)
     if mask is not None:

@@ -8,7 +8,6 @@ import pytest
 
 from bahdanau_jax.evaluation.translation import bleu, figures
 
-
 pytest.importorskip("sacrebleu")
 
 

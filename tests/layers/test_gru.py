@@ -251,12 +251,11 @@ def peer_case(reset_after) -> Any:
 def test_equals_flax():
     layer, a, mask = peer_case(True)
     layer.recurrent_bias[...] *= 0  # flax has none
-    cell = nnx.GRUCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
+    cell: Any = nnx.GRUCell(FEATURES, HIDDEN, rngs=nnx.Rngs(0))
     cell.dense_i.kernel[...], cell.dense_h.kernel[...] = (
         layer.kernel[...],
         layer.recurrent_kernel[...],
     )
-    assert cell.dense_i.bias is not None
     cell.dense_i.bias[...] = layer.bias[...]
     h, want = nnx.RNN(cell, return_carry=True, rngs=nnx.Rngs(0))(
         jnp.asarray(a["x"]), seq_lengths=mask.sum(1)
