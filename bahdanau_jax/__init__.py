@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from bahdanau_jax.layers.attention import BahdanauAttention, Memory
     from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
     from bahdanau_jax.layers.decoder import BahdanauDecoder, Decoded
-    from bahdanau_jax.layers.gru import GRU, BiGRU, gru, gru_step
+    from bahdanau_jax.layers.gru import GRU, BiGRU
+    from bahdanau_jax.layers.gru_functions import gru, gru_step
     from bahdanau_jax.layers.lstm import LSTM, BiLSTM
     from bahdanau_jax.layers.lstm_functions import bilstm, lstm, lstm_step
     from bahdanau_jax.layers.recurrence import lstm_implementation
@@ -65,8 +66,8 @@ _MODULES = {
     "Vocabulary": "data.vocabulary",
     "additive_attention": "layers.attention_functions",
     "bilstm": "layers.lstm_functions",
-    "gru": "layers.gru",
-    "gru_step": "layers.gru",
+    "gru": "layers.gru_functions",
+    "gru_step": "layers.gru_functions",
     "lstm": "layers.lstm_functions",
     "lstm_implementation": "layers.recurrence",
     "lstm_step": "layers.lstm_functions",

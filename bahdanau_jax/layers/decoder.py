@@ -8,7 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 from bahdanau_jax.layers.dtypes import floating
-from bahdanau_jax.layers.gru import GRU, gru_step
+from bahdanau_jax.layers.gru import GRU
+from bahdanau_jax.layers.gru_functions import next_state
 from bahdanau_jax.layers.lstm import LSTM
 
 State = Any  # h [batch, hidden] of a GRU, (h, c) of an LSTM
@@ -157,7 +158,7 @@ class BahdanauDecoder(nnx.Module):
         recurrent_kernel = cell.recurrent_kernel[...]
         if isinstance(cell, GRU):
             bias = None if cell.recurrent_bias is None else cell.recurrent_bias[...]
-            h = gru_step(projected, h, recurrent_kernel, bias, reset_after=cell.reset_after)
+            h = next_state(projected, h, recurrent_kernel, bias, reset_after=cell.reset_after)
             return Decoded(h, context, weights, h)
         h, c = _lstm_step(projected, state, recurrent_kernel)
         return Decoded(h, context, weights, (h, c))

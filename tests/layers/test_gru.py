@@ -223,6 +223,23 @@ def test_bigru_is_two_grus_from_both_ends(reset_after):
             np.testing.assert_allclose(got[..., half], expected, atol=1e-5)
 
 
+@variants
+def test_steps_equal_the_scan(reset_after):
+    layer, a, mask = peer_case(reset_after)
+    outputs, last = layer(a["x"], mask)
+    h, found = jax.lax.scan(
+        lambda h, xs: layer.step(h, *xs),
+        layer.initial_state(BATCH),
+        (a["x"].swapaxes(0, 1), mask.T),
+    )
+    np.testing.assert_allclose(found.swapaxes(0, 1), outputs, atol=1e-6)
+    np.testing.assert_allclose(h, last, atol=1e-6)
+    with pytest.raises(ValueError, match=r"inputs: expected \[batch, features\], got shape"):
+        layer.step(h, a["x"])
+    with pytest.raises(ValueError, match="dropout: expected 0, or model.eval"):
+        GRU(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0)).step(h, a["x"][:, 0])
+
+
 def test_dropout_is_one_mask_per_sequence():
     a, layer = make(8), GRU(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0))
     again = GRU(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0))
