@@ -1,4 +1,15 @@
-"""Dates in 41 languages to ISO form."""
+r"""Dates in 45 languages to ISO form: "7 de marzo de 2004" becomes "2004-03-07".
+
+    python -m experiments.seq2seq --config=experiments/dates.py [--config.seed=1 --workdir=runs/dates-1]
+
+Babel names the months and gives each language's patterns, to which we add twelve. A form is a language and a
+pattern. 50,000 dates of 1900 to 2099 in 496 forms for training; the 62 forms and 7,305 days of validation occur
+in no other split, and so it is with test. A GRU with attention, 230,226 parameters.
+
+Test (2,000 dates, seed 0): 0.9950 exact, BLEU 99.84, by greedy decoding and with five beams alike. Five of the
+ten mistakes take the Italian "lug" before the day for August. 12 min 35 s (7 min 12 s of processor time) on two
+cores of an AMD EPYC (Zen 3) shared with other work, 2026-11-26.
+"""
 
 from ml_collections import ConfigDict
 

@@ -40,10 +40,10 @@ def figures(
     lengths = np.array([length(target) for target in targets])
     by_length = []
     for group in _groups(lengths):
-        chosen = group.tolist()
-        some = [[texts[i] for i in chosen] for texts in (written, targets)]
-        ends = {"shortest": int(lengths[chosen].min()), "longest": int(lengths[chosen].max())}
-        by_length.append(ends | _figures(some[0], some[1], tokens))
+        chosen: list[int] = group.tolist()
+        some = [written[i] for i in chosen], [targets[i] for i in chosen]
+        ends = {"shortest": int(lengths[group].min()), "longest": int(lengths[group].max())}
+        by_length.append(ends | _figures(*some, tokens))
     return _figures(written, targets, tokens) | {"by_length": by_length}
 
 

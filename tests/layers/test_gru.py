@@ -257,7 +257,7 @@ def test_dropout_is_one_mask_per_sequence():
 
 
 def peer_case(reset_after) -> Any:
-    layer = GRU(FEATURES, HIDDEN, reset_after=reset_after, rngs=nnx.Rngs(0))
+    layer: Any = GRU(FEATURES, HIDDEN, reset_after=reset_after, rngs=nnx.Rngs(0))
     a = make(9)
     layer.bias[...] = jnp.asarray(a["bias"])
     if reset_after:
