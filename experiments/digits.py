@@ -1,6 +1,6 @@
 r"""Strings of 3 to 12 digits reversed: a toy to look at first.
 
-    python -m experiments.seq2seq [--config.data.source=sort]
+python -m experiments.seq2seq [--config.data.source=sort]
 """
 
 from ml_collections import ConfigDict

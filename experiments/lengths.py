@@ -63,7 +63,7 @@ def draw(path: Path, results: Results, trained: int) -> None:
         for one in exact:
             axes.plot(lengths, one, "o", color=line.get_color(), markersize=3)
     axes.axvline(trained, color="gray", linestyle=":", label="longest trained on")
-    axes.set(xlabel="length of the target", ylabel="exact match", ylim=(-0.03, 1.03))
+    axes.set(xlabel="length of the target, in tokens", ylabel="exact match", ylim=(-0.03, 1.03))
     axes.legend()
     try:
         figure.savefig(path)
