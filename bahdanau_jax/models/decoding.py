@@ -72,12 +72,12 @@ def beam_search(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> def step(state, ids):
-      ...     row = jnp.where(ids[:, None] == START, jnp.arange(5) == 4, jnp.arange(5) == END)
-      ...     return jnp.log(jnp.where(row, 0.6, 0.1)), state
+      >>> def step(state, ids):  # 4 or END first, then END
+      ...     first, then = jnp.array([0, 0, 0.1, 0.3, 0.6]), jnp.array([0, 0, 0.2, 0.6, 0.2])
+      ...     return jnp.log(jnp.where(ids[:, None] == START, first, then)), state
       >>> ids, scores = beam_search(step, (), rows=1, steps=3, beams=2)
-      >>> ids[0].tolist(), jnp.exp(scores[0]).round(2).tolist()
-      ([[4, 3, 0], [3, 0, 0]], [0.36, 0.1])
+      >>> ids[0].tolist(), [f"{p:.2f}" for p in jnp.exp(scores[0])]
+      ([[4, 3, 0], [3, 0, 0]], ['0.36', '0.30'])
     """
 
     def by_row(x):  # [rows * beams, ...] -> [rows, beams, ...]
