@@ -1,6 +1,6 @@
 r"""Dates in 45 languages to ISO form: "7 de marzo de 2004" becomes "2004-03-07".
 
-    python -m experiments.seq2seq --config=experiments/dates.py [--config.seed=1 --workdir=runs/dates-1]
+    ./launch.sh --config=experiments/dates.py [--config.seed=1 --workdir=runs/dates-1]
 
 Babel names the months and gives each language's patterns, to which we add twelve. A form is a language and a
 pattern. 50,000 dates of 1900 to 2099 in 496 forms for training; the 62 forms and 7,305 days of validation occur
