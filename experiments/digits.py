@@ -1,6 +1,8 @@
 r"""Strings of 3 to 12 digits reversed: a toy to look at first.
 
-python -m experiments.seq2seq [--config.data.source=sort]
+    ./launch.sh --config=experiments/digits.py [--config.data.source=sort --workdir=runs/sort]
+
+`python -m experiments.seq2seq` is the same.
 """
 
 from ml_collections import ConfigDict
