@@ -13,10 +13,10 @@ Forms and days are `dates.py`'s. Without attention each step reads the encoder's
         4   0.987 (0.980 to 0.995)   99.9    0.000 (0.000 to 0.000)   56.3
         5   0.025 (0.024 to 0.026)   75.4    0.000 (0.000 to 0.000)   49.7
 
-Attention carries the network to the longest lines trained on, and not beyond: lines of five dates come out as four.
-Without attention the loss still falls at the end. Two cores of an AMD EPYC (Zen 3) shared with other work,
-2026-11-26: 9 min 03 s and 15 min 28 s with attention (12 min 07 s and 9 min 08 s of processor time), 11 min 12 s
-and 7 min 09 s without (6 min 54 s and 4 min 36 s).
+Attention carries the network to the longest lines trained on and not beyond: most lines of five dates come out
+as four. Without attention the loss still falls at the end. Two cores of an AMD EPYC (Zen 3) shared with other
+work, 2026-11-26: 9 min 03 s and 15 min 28 s with attention (12 min 07 s and 9 min 08 s of processor time),
+11 min 12 s and 7 min 09 s without (6 min 54 s and 4 min 36 s).
 """
 
 from ml_collections import ConfigDict

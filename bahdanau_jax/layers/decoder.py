@@ -11,6 +11,7 @@ from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.gru import GRU
 from bahdanau_jax.layers.gru_functions import next_state
 from bahdanau_jax.layers.lstm import LSTM
+from bahdanau_jax.layers.masks import check_mask
 
 State = Any  # h [batch, hidden] of a GRU, (h, c) of an LSTM
 
@@ -109,10 +110,8 @@ class BahdanauDecoder(nnx.Module):
         """
         inputs, mask = floating(inputs), None if mask is None else jnp.asarray(mask)
         self._check(inputs, initial_state, ("batch", "steps"))
-        if mask is not None and (mask.shape, mask.dtype) != (inputs.shape[:2], jnp.bool_):
-            raise ValueError(
-                f"mask: expected bool {inputs.shape[:2]}, True = real, got {mask.dtype} {mask.shape}"
-            )
+        if mask is not None:
+            check_mask("mask", mask, inputs.shape[:2])
         real = None if mask is None else mask.T[:, :, None]  # [steps, batch, 1]
         if real is not None:  # keeps NaN at masked steps out of the weights' gradient
             inputs = jnp.where(jnp.swapaxes(real, 0, 1), inputs, 0)

@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.gru_functions import gru, gru_step
@@ -61,6 +61,8 @@ class GRU(nnx.Module):
         inputs: Float[Array, "batch time in"],
         mask: Bool[Array, "batch time"] | None = None,
         initial_state: Float[Array, "batch hidden"] | None = None,
+        *,
+        lengths: Int[Array, "batch"] | None = None,
     ) -> tuple[Float[Array, "batch time hidden"], Float[Array, "batch hidden"]]:
         """Runs the layer; see `gru` for arguments and results."""
         inputs = floating(inputs)
@@ -74,6 +76,7 @@ class GRU(nnx.Module):
             self.bias[...],
             None if self.recurrent_bias is None else self.recurrent_bias[...],
             mask=mask,
+            lengths=lengths,
             initial_state=initial_state,
             input_scale=scale,
             reverse=self.reverse,
@@ -150,12 +153,14 @@ class BiGRU(nnx.Module):
         inputs: Float[Array, "batch time in"],
         mask: Bool[Array, "batch time"] | None = None,
         initial_state: Float[Array, "batch 2*hidden"] | None = None,
+        *,
+        lengths: Int[Array, "batch"] | None = None,
     ) -> tuple[Float[Array, "batch time 2*hidden"], Float[Array, "batch 2*hidden"]]:
         """Runs both directions; arguments and results as `BiLSTM`'s, with h alone as the state."""
         halves = (None, None) if initial_state is None else jnp.split(initial_state, 2, axis=-1)
         outputs, states = zip(
-            self.forward(inputs, mask, halves[0]),
-            self.backward(inputs, mask, halves[1]),
+            self.forward(inputs, mask, halves[0], lengths=lengths),
+            self.backward(inputs, mask, halves[1], lengths=lengths),
             strict=True,
         )
         return jnp.concatenate(outputs, axis=-1), jnp.concatenate(states, axis=-1)

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers.devices import in_auto_mode, vary_alike
 from bahdanau_jax.layers.dtypes import floating
+from bahdanau_jax.layers.masks import mask_of
 
 
 def gru(
@@ -25,6 +26,7 @@ def gru(
     recurrent_bias: Float[Array, "hidden"] | None = None,
     *,
     mask: Bool[Array, "batch time"] | None = None,
+    lengths: Int[Array, "batch"] | None = None,
     initial_state: Float[Array, "batch hidden"] | None = None,
     input_scale: Float[Array, "batch features"] | None = None,
     reverse: bool = False,
@@ -47,6 +49,7 @@ def gru(
       bias: one bias per gate and unit.
       recurrent_bias: PyTorch's b_hn; only with `reset_after`. Its b_hr and b_hz add to `bias`. None: zeros.
       mask: True where a step is real, in any pattern. None: all steps are real.
+      lengths: instead of `mask`, the number of real steps of each row, which come first.
       initial_state: the state before the first step. None: zeros.
       input_scale: multiplies the inputs at every step, as a dropout mask shared over time; no gradient.
       reverse: run from the last step to the first. Outputs keep the order of the inputs.
@@ -68,21 +71,22 @@ def gru(
       ((1, 3, 1), (1, 1))
     """
     inputs, kernel, recurrent_kernel, bias = map(floating, (inputs, kernel, recurrent_kernel, bias))
-    mask = None if mask is None else jnp.asarray(mask)
+    if inputs.ndim != 3:
+        raise ValueError(f"inputs: expected [batch, time, features], got shape {inputs.shape}")
+    mask = mask_of(mask, lengths, *inputs.shape[:2])
     recurrent_bias, initial_state, input_scale = (
         None if x is None else floating(x) for x in (recurrent_bias, initial_state, input_scale)
     )
     if recurrent_bias is not None and not reset_after:
         raise ValueError("recurrent_bias: expected None where reset_after is False, got an array")
     weights = kernel, recurrent_kernel, bias, recurrent_bias
-    arrays = inputs, *weights, mask, initial_state, input_scale
-    _check_shapes(*arrays)
+    _check_shapes(inputs, *weights, initial_state, input_scale)
     run = in_auto_mode(
         partial(_run, reverse=reverse, reset_after=reset_after, dtype=dtype),
         inputs,
         lambda rows: (PartitionSpec(rows, None, None), PartitionSpec(rows, None)),
     )
-    return run(arrays)
+    return run((inputs, *weights, mask, initial_state, input_scale))
 
 
 def gru_step(
@@ -190,23 +194,18 @@ def _run(arrays, *, reverse: bool, reset_after: bool, dtype: DTypeLike | None):
 
 
 def _check_shapes(
-    inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, initial_state, input_scale
+    inputs, kernel, recurrent_kernel, bias, recurrent_bias, initial_state, input_scale
 ) -> None:
-    if inputs.ndim != 3:
-        raise ValueError(f"inputs: expected [batch, time, features], got shape {inputs.shape}")
-    batch, time, features = inputs.shape
+    batch, _, features = inputs.shape
     hidden = recurrent_kernel.shape[0] if recurrent_kernel.ndim else 0
     expected = {
         "kernel": (kernel, (features, 3 * hidden)),
         "recurrent_kernel": (recurrent_kernel, (hidden, 3 * hidden)),
         "bias": (bias, (3 * hidden,)),
         "recurrent_bias": (recurrent_bias, (hidden,)),
-        "mask": (mask, (batch, time)),
         "initial_state": (initial_state, (batch, hidden)),
         "input_scale": (input_scale, (batch, features)),
     }
     for name, (array, shape) in expected.items():
         if array is not None and array.shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    if mask is not None and mask.dtype != jnp.bool_:
-        raise ValueError(f"mask: expected bool (True = real step), got {mask.dtype}")

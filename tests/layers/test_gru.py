@@ -169,6 +169,12 @@ def test_without_mask_and_state_all_steps_are_real_from_zeros():
         np.testing.assert_allclose(x, y, atol=1e-6)
 
 
+def test_lengths_are_a_mask():
+    layer, a, mask = peer_case(True)
+    for got, want in zip(layer(a["x"], lengths=mask.sum(1)), layer(a["x"], mask), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
 def test_bfloat16_keeps_a_float32_carry():
     a, mask = make(6), masks()["behind"]
     outputs, h = run(a, mask, dtype=jnp.bfloat16)
@@ -197,7 +203,9 @@ def test_what_does_not_go_together_is_refused():
     weights = a["x"], a["kernel"], a["recurrent_kernel"], a["bias"]
     with pytest.raises(ValueError, match="mask: expected bool"):
         gru(*weights, mask=np.ones((BATCH, TIME)))
-    with pytest.raises(ValueError, match=r"mask: expected shape \(4, 7\), got \(4, 6\)"):
+    with pytest.raises(
+        ValueError, match=r"mask: expected bool \(4, 7\), True = real, got bool \(4, 6\)"
+    ):
         gru(*weights, mask=np.ones((BATCH, TIME - 1), bool))
     with pytest.raises(
         ValueError, match="recurrent_bias: expected None where reset_after is False"
