@@ -5,8 +5,9 @@ caches, writes no gates before their nonlinearity, works only on the rows that a
 shares the rows among the cores. It is written with numba, so it needs no compiler. XLA calls it through
 its foreign function interface (FFI), without Python and without copies.
 
-- simd.py has the vector instructions, product.py the register-blocked product.
+- product.py has the register-blocked product.
 - job.py describes a call, forward.py (with gates.py) and backward.py compute it, packing.py reorders weights.
+- simd.py has the vector instructions, vectors.py what is built on them.
 - ffi.py has the function that XLA calls, and the threads. build.py compiles everything.
 """
 

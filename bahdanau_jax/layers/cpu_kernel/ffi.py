@@ -35,7 +35,6 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     PANEL,
     ROW_BYTES,
     TILE_ROWS,
-    allocate,
     apart,
     atomic_add,
     call,
@@ -45,6 +44,9 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     poke,
     poke32,
     symbol_address,
+)
+from bahdanau_jax.layers.cpu_kernel.vectors import (
+    allocate,
 )
 
 # Offsets in XLA_FFI_CallFrame

@@ -13,15 +13,17 @@ from bahdanau_jax.layers.cpu_kernel.job import (
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
-    allocate,
-    copy,
     fma,
     load,
     peek,
     peek8,
     poke,
-    sigmoid,
     store,
+)
+from bahdanau_jax.layers.cpu_kernel.vectors import (
+    allocate,
+    copy,
+    sigmoid,
     tanh,
     to_int16,
     zero,

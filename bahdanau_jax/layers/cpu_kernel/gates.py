@@ -11,13 +11,15 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
     apart,
-    copy,
     fma,
     load,
     load_int32,
     peek,
     splat,
     store,
+)
+from bahdanau_jax.layers.cpu_kernel.vectors import (
+    copy,
     zero,
 )
 

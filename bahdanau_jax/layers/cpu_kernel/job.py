@@ -12,12 +12,14 @@ from numba.extending import intrinsic
 from bahdanau_jax.layers.cpu_kernel.build import i64, njit
 from bahdanau_jax.layers.cpu_kernel.simd import (
     apart,
-    copy,
-    multiply,
     peek,
     peek8,
     peek32,
     poke,
+)
+from bahdanau_jax.layers.cpu_kernel.vectors import (
+    copy,
+    multiply,
     send_for,
     to_int16,
 )

@@ -6,13 +6,15 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     PANEL,
     ROW_BYTES,
-    add,
     apart,
-    copy,
     loadf,
     peek8,
     poke16,
     storef,
+)
+from bahdanau_jax.layers.cpu_kernel.vectors import (
+    add,
+    copy,
     zero,
 )
 

@@ -1,0 +1,105 @@
+"""Functions of numba code on vector registers, and on arrays of float32 in memory."""
+
+from numba import types
+
+from bahdanau_jax.layers.cpu_kernel.build import aligned_alloc, f32, i64, njit
+from bahdanau_jax.layers.cpu_kernel.simd import (
+    INT16_ONE,
+    LANES,
+    apart,
+    clip,
+    fma,
+    load,
+    loadf,
+    poke16,
+    prefetch,
+    splat,
+    store,
+    store_int16,
+    storef,
+)
+
+
+@njit
+def tanh(x):
+    """Rational approximation, as in Eigen and XLA; exactly +-1 when saturated."""
+    x = clip(x, f32(9.1))
+    s = x * x
+    p = fma(s, splat(f32(1.394553628e-8)), splat(f32(2.102733560e-5)))
+    p = fma(s, p, splat(f32(3.520756727e-3)))
+    p = fma(s, p, splat(f32(1.340216100e-1)))
+    p = fma(s, p, splat(f32(1.0)))
+    q = fma(s, splat(f32(8.015776984e-7)), splat(f32(3.326951409e-4)))
+    q = fma(s, q, splat(f32(2.597254514e-2)))
+    q = fma(s, q, splat(f32(4.673548340e-1)))
+    q = fma(s, q, splat(f32(1.0)))
+    return clip(x * p / q, f32(1.0))
+
+
+@njit
+def sigmoid(x):
+    half = splat(f32(0.5))
+    return fma(tanh(x * half), half, half)
+
+
+@njit
+def allocate(size):
+    return aligned_alloc(i64(64), (size + 127) // 64 * 64)
+
+
+@njit
+def copy(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(source + 4 * k))
+
+
+@njit
+def add(to, source, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(to + 4 * k) + load(source + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(to + 4 * k) + loadf(source + 4 * k))
+
+
+@njit
+def multiply(to, source, factor, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load(source + 4 * k) * load(factor + 4 * k))
+    for k in range(whole, n):
+        storef(to + 4 * k, loadf(source + 4 * k) * loadf(factor + 4 * k))
+
+
+@njit
+def zero(to, n):
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, splat(f32(0.0)))
+    for k in range(whole, n):
+        storef(to + 4 * k, f32(0.0))
+
+
+@njit
+def to_int16(to, source, n):
+    """Rounds n float32 in [-1, 1] to int16 in units of 1 / INT16_ONE."""
+    apart()
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store_int16(to + 2 * k, load(source + 4 * k) * splat(INT16_ONE))
+    for k in range(whole, n):
+        poke16(to + 2 * k, types.int16(round(loadf(source + 4 * k) * INT16_ONE)))
+
+
+@njit
+def send_for(address, size):
+    """Prefetches `size` bytes. The rows of a step lie far apart, so the CPU does not guess the next one."""
+    for k in range(0, size, 64):
+        prefetch(address + k)
