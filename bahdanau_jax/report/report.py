@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bahdanau_jax.errors import InputError
@@ -23,7 +22,7 @@ from bahdanau_jax.evaluation.faithfulness import mean_with_interval
 from bahdanau_jax.evaluation.significance import bootstrap_interval, mcnemar
 from bahdanau_jax.report import figures, reviews
 from bahdanau_jax.report.run_data import Run, read_run
-from bahdanau_jax.runs.console import format_seconds
+from bahdanau_jax.report.template import template
 from bahdanau_jax.runs.parse_config import flatten
 from bahdanau_jax.runs.predictions import SAMPLE, Predictions, read_predictions
 from bahdanau_jax.runs.safe_files import write_text
@@ -94,19 +93,6 @@ def find_baseline(run: Run, folder: str | Path | None) -> Predictions | None:
 
 
 def _page(runs: Sequence[Run], baseline: Predictions | None, begun: float) -> str:
-    environment = Environment(
-        loader=PackageLoader("bahdanau_jax.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": lambda x, digits=1: "–" if x is None else f"{x:.{digits}%}",
-        "figure": lambda x, digits=4: "–" if x is None else f"{x:.{digits}f}".replace("-", "−"),
-        "signed": lambda x, digits=3: f"{x:+.{digits}f}".replace("-", "−"),
-        "seconds": format_seconds,
-    }
     first = runs[0]
     others = [] if baseline is None else [("baseline", baseline)]
     compared = others + [(run.name, run.test) for run in runs[1:]]
@@ -114,7 +100,7 @@ def _page(runs: Sequence[Run], baseline: Predictions | None, begun: float) -> st
         (name, *_accuracy(x.correct))
         for name, x in [*((run.name, run.test) for run in runs), *others]
     ]
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         runs=runs,
         test_description=first.result.get("test_description", "test"),
         rows=rows,
@@ -136,7 +122,6 @@ def _page(runs: Sequence[Run], baseline: Predictions | None, begun: float) -> st
         settings=[_settings(run, runs) for run in runs],
         sample=SAMPLE,
         least_occurrences=reviews.LEAST_OCCURRENCES,
-        shades=range(1, reviews.SHADES + 1),
         seconds=time.monotonic() - begun,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -16,6 +17,7 @@ HIT_WORDS = 200  # most words of a correct prediction that is shown
 WORDS_SHOWN = 24
 LEAST_OCCURRENCES = 20  # of a word among the most attended
 SHADES = 9  # shade 0 is unshaded
+_KEPT = "\n\t\u200c\u200d"  # the joiners shape Persian, Indic scripts and emoji
 
 
 def shown(run: Run, *, mistakes: bool) -> list[dict[str, Any]]:
@@ -66,7 +68,9 @@ def shaded(text: str, prediction: Prediction) -> dict[str, Any]:
 
 def _printable(text: str) -> str:
     """Replaces unprintable characters, including those that reverse the writing direction."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return "".join(
+        c if c.isprintable() or c in _KEPT or category(c) == "Zs" else "\ufffd" for c in text
+    )
 
 
 def heaviest_words(run: Run) -> list[dict[str, Any]]:

@@ -1,0 +1,168 @@
+r"""Opens a page in which you type a text and see what runs make of it, as you type.
+
+    python -m experiments.demo --workdir=runs/imdb
+    python -m experiments.demo --workdir=runs/imdb,runs/imdb_unmasked    # side by side
+
+--workdir   The runs' folders, separated by commas. They are only read.
+--port      Of the page, http://127.0.0.1:PORT. Default: 7860.
+
+The page shows each run's label, its calibrated probability, and the words shaded by attention, by integrated
+gradients and by the change when a word is left out. The examples are the runs' most confident mistakes.
+
+Needs the extra `demo`. The page is served to this machine alone, and it asks no other host for anything.
+
+Exit code: 0 when stopped with Ctrl-C, 2 when something asked for is wrong.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.evaluation.predictor import Predictor
+from bahdanau_jax.report.answer import answers
+from bahdanau_jax.report.template import template
+from bahdanau_jax.runs import environment
+from bahdanau_jax.runs.predictions import choose_reviews, read_predictions, read_reviews
+from experiments.command import command, parse_flags
+
+FIRST_TEXT = "A dull first hour, then pure joy."
+EXAMPLES = 8  # of each run
+START_OF_EXAMPLE = 70  # characters
+MOST_CHARACTERS = 5_000_000
+NOTE = (
+    "The darker a word, the more it counts by that measure; each text has its own scale. Dotted words are not in "
+    "the vocabulary. Gradients and leaving out are taken for the predicted class, without signs, as attention has none."
+)
+
+
+def load(workdirs: Sequence[str]) -> dict[str, Predictor]:
+    """Returns the runs' predictors by the folders' names, or by the folders where names repeat.
+
+    Raises:
+      InputError: a folder holds no run, or its model returns NaN.
+    """
+    folders = [Path(workdir).expanduser() for workdir in workdirs]
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    found = {name: Predictor.load(folder) for name, folder in zip(names, folders, strict=True)}
+    for folder, predictor in zip(folders, found.values(), strict=True):
+        if not np.isfinite(predictor([FIRST_TEXT])[0].probabilities).all():
+            raise InputError(
+                f"{folder}: the model returns NaN; expected a run that did not diverge"
+            )
+    return found
+
+
+def mistakes(workdir: str | Path, label_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns (what the run took it for, text) of its most confident mistakes; none before a run's end."""
+    folder = Path(workdir).expanduser()
+    texts = read_reviews(folder)
+    if not texts or not (folder / "predictions.jsonl").exists():
+        return []
+    test = read_predictions(folder)
+    rows = choose_reviews(test.probabilities, test.labels)[1]
+    found = [
+        (f"taken for {label_names[test.probabilities[i].argmax()]}", texts[test.ids[i]])
+        for i in rows
+        if test.ids[i] in texts
+    ]
+    return found[:EXAMPLES]
+
+
+def make_page(predictors: Mapping[str, Predictor], examples: Sequence[tuple[str, str]]) -> Any:
+    """Returns the page as Gradio's `Blocks`.
+
+    Raises:
+      InputError: Gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at the import
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise InputError(
+            f"the demo needs gradio: pip install 'bahdanau-jax[demo]' ({error})"
+        ) from error
+    with gr.Blocks(title="bahdanau-jax", analytics_enabled=False) as page:
+        box = gr.Textbox(
+            FIRST_TEXT, label="Text", lines=4, max_lines=12, max_length=MOST_CHARACTERS
+        )
+        answer = gr.HTML()
+        if examples:
+            labels = [f"{note}: {text[:START_OF_EXAMPLE]}…" for note, text in examples]
+            gr.Examples(
+                [[text] for _, text in examples],
+                box,
+                label="Most confident mistakes",
+                example_labels=labels,
+                examples_per_page=EXAMPLES,
+                api_visibility="private",
+            )
+        gr.Markdown(NOTE)
+        gr.on(
+            [page.load, box.change],
+            partial(answers, predictors),
+            box,
+            answer,
+            trigger_mode="always_last",  # while one text is answered, only the newest waits
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    return page
+
+
+def serve(page: Any, port: int, *, block: bool = True) -> str:
+    """Serves the page on this machine until Ctrl-C, or returns its address.
+
+    Raises:
+      InputError: the port is taken.
+    """
+    import gradio as gr
+
+    try:
+        _, url, _ = page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            ssr_mode=False,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            css=template("answer.css").render(),
+        )
+    except OSError as error:
+        raise InputError(f"--port={port} is taken; expected a free port") from error
+    print(f"{url}  (Ctrl-C stops it)", flush=True)
+    if block:
+        page.block_thread()
+    return url
+
+
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
+    asked, _ = parse_flags(argv, workdir=[], port=7860)
+    if not asked.workdir or not all(asked.workdir):
+        raise flags.Error("--workdir is missing; expected a run's folder, or several: a,b")
+    if asked.port > 65535:
+        raise flags.Error(f"--port={asked.port}; expected at most 65535")
+    environment.use_compilation_cache()
+    predictors = load(asked.workdir)
+    examples = [
+        example
+        for workdir, predictor in zip(asked.workdir, predictors.values(), strict=True)
+        for example in mistakes(workdir, predictor.label_names)
+    ]
+    serve(make_page(predictors, examples), asked.port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
