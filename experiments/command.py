@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from absl import flags
@@ -87,7 +88,7 @@ def parse_flags(
       positional: allow arguments that are not flags.
       at_least: lower bounds of integers; the default bound is 1, or 0 where the default is 0.
       **defaults: flag names and defaults. The default gives the type: a tuple is a choice whose first
-        element is the default, a list is a comma-separated list, None and REQUIRED are text.
+        element is the default, a list is comma-separated and may be repeated, None and REQUIRED are text.
 
     Returns:
       the flags, and what is left of the command line: with `config`, as `config_file.parse` takes it;
@@ -117,6 +118,8 @@ def parse_flags(
         value = getattr(asked, name)
         if default is REQUIRED and not value:
             raise flags.Error(f"--{name} is missing")
+        if isinstance(default, list):
+            setattr(asked, name, list(chain.from_iterable(value)))
         if value == "" != default:
             raise flags.Error(f"--{name} is empty")
     return asked, rest
@@ -132,7 +135,8 @@ def _define(asked: flags.FlagValues, name: str, default: Any, at_least: Mapping[
         case float():
             flags.DEFINE_float(name, default, "", lower_bound=0.0, flag_values=asked)
         case list():
-            flags.DEFINE_list(name, default, "", flag_values=asked)
+            lists = flags.ListParser(), flags.CsvListSerializer(",")
+            flags.DEFINE_multi(*lists, name, default, "", flag_values=asked)
         case tuple():
             choices = [choice for choice in default if choice is not None]
             flags.DEFINE_enum(name, default[0], choices, "", flag_values=asked)

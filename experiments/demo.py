@@ -37,8 +37,9 @@ EXAMPLES = 8  # of each run
 START_OF_EXAMPLE = 70  # characters
 MOST_CHARACTERS = 5_000_000
 NOTE = (
-    "The darker a word, the more it counts by that measure; each text has its own scale. Dotted words are not in "
-    "the vocabulary. Gradients and leaving out are taken for the predicted class, without signs, as attention has none."
+    "The stronger a word's colour, the more it counts by that measure, on a scale of its own for each text. "
+    "Dotted words are not in the vocabulary. Gradients and leaving out are taken for the likeliest class and "
+    "shown without their sign, because attention has none."
 )
 
 

@@ -1,0 +1,118 @@
+"""The demo answers in a browser, on this machine alone, and its errors are one line."""
+
+import json
+import re
+import socket
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from bahdanau_jax.runs.predictions import read_predictions, read_reviews
+from experiments import demo
+
+CHROMIUM = Path("/usr/bin/chromium")
+needs_gradio = pytest.mark.filterwarnings("ignore")  # gradio's own deprecations
+
+
+@pytest.fixture(scope="module")
+def url(tiny_run):
+    pytest.importorskip("gradio", reason="needs gradio")
+    predictors = demo.load([str(tiny_run)])
+    page = demo.make_page(predictors, [("taken for <b>", "<i>a text</i>")])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    yield demo.serve(page, port, block=False)
+    page.close()
+
+
+@needs_gradio
+def test_the_page_is_for_this_machine_alone(url, capfd):
+    assert url.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(url) as response:
+        page = response.read().decode()
+    fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?:)?//([^"/]*)', page)
+    assert not fetched
+    config = json.loads(re.search(r"window.gradio_config = (\{.*?\});", page)[1])
+    assert not config["analytics_enabled"] and not config.get("stylesheets")
+
+
+@needs_gradio
+def test_a_taken_port_is_named(url, tiny_run, capsys):
+    port = url.rstrip("/").rsplit(":", 1)[1]
+    assert demo.main(["demo", f"--workdir={tiny_run}", f"--port={port}"]) == 2
+    assert capsys.readouterr().err == f"error: --port={port} is taken; expected a free port\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "--workdir is missing"),
+        (["--workdir=a,"], "--workdir is missing"),
+        (["--workdir=a", "--port=65536"], "--port=65536"),
+        (["--workdir=nowhere"], "nowhere"),
+    ],
+)
+def test_wrong_flags(arguments, expected, capsys):
+    assert demo.main(["demo", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
+
+
+def test_without_gradio_it_says_what_to_install(tiny_run, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert demo.main(["demo", f"--workdir={tiny_run}"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'bahdanau-jax[demo]'" in error and error.count("\n") == 1
+
+
+def test_examples_are_the_most_confident_mistakes(tiny_run):
+    test, texts = read_predictions(tiny_run), read_reviews(tiny_run)
+    found = demo.mistakes(tiny_run, ["neg", "pos"])
+    wrong = sorted(
+        (-p.max(), i) for i, p in enumerate(test.probabilities) if p.argmax() != test.labels[i]
+    )
+    expected = [texts[test.ids[i]] for _, i in wrong[: demo.EXAMPLES]]
+    assert expected and [text for _, text in found] == expected
+    assert {note for note, _ in found} <= {"taken for neg", "taken for pos"}
+
+
+def test_runs_of_the_same_name_are_told_apart(tiny_run):
+    assert list(demo.load([str(tiny_run)])) == ["tiny"]
+    assert list(demo.load([str(tiny_run), f"{tiny_run}/../tiny"])) == [
+        str(tiny_run),
+        f"{tiny_run}/../tiny",
+    ]
+
+
+@needs_gradio
+@pytest.mark.slow
+def test_typing_in_a_browser(url, tmp_path):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    arguments = "headless no-sandbox disable-gpu disable-quic no-first-run disable-sync".split()
+    arguments += ["disable-background-networking", "disable-component-update"]
+    for argument in (*arguments, f"user-data-dir={tmp_path}"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    service = webdriver.ChromeService("/usr/bin/chromedriver")
+    with webdriver.Chrome(options=options, service=service) as browser:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        def texts(driver):
+            return [x.text for x in driver.find_elements("css selector", ".answers .text")]
+
+        wait = WebDriverWait(browser, 60)
+        browser.get(url)
+        wait.until(lambda x: texts(x) == [demo.FIRST_TEXT] * 3)
+        browser.find_element("css selector", "textarea").send_keys(" <b>Great</b>")
+        wait.until(lambda x: texts(x) == [f"{demo.FIRST_TEXT} <b>Great</b>"] * 3)
+        events = [json.loads(x["message"])["message"] for x in browser.get_log("performance")]
+    asked = [
+        x["params"]["request"]["url"] for x in events if x["method"] == "Network.requestWillBeSent"
+    ]
+    assert asked and {x.split("/")[2] for x in asked if x.startswith("http")} == {url.split("/")[2]}
