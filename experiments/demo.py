@@ -3,7 +3,7 @@ r"""Opens a page in which you type a text and see what runs make of it, as you t
     python -m experiments.demo --workdir=runs/imdb
     python -m experiments.demo --workdir=runs/imdb,runs/imdb_unmasked    # side by side
 
---workdir   The runs' folders, separated by commas. They are only read.
+--workdir   The runs' folders, separated by commas; the flag may be repeated. They are only read.
 --port      Of the page, http://127.0.0.1:PORT. Default: 7860.
 
 The page shows each run's label, its calibrated probability, and the words shaded by attention, by integrated
@@ -15,6 +15,7 @@ Exit code: 0 when stopped with Ctrl-C, 2 when something asked for is wrong.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.predictions import choose_reviews, read_predictions, read_reviews
 from experiments.command import command, parse_flags
 
+HOST = "127.0.0.1"
 FIRST_TEXT = "A dull first hour, then pure joy."
 EXAMPLES = 8  # of each run
 START_OF_EXAMPLE = 70  # characters
@@ -119,32 +121,32 @@ def make_page(predictors: Mapping[str, Predictor], examples: Sequence[tuple[str,
     return page
 
 
-def serve(page: Any, port: int, *, block: bool = True) -> str:
-    """Serves the page on this machine until Ctrl-C, or returns its address.
+def check_port(port: int) -> None:
+    """Raises InputError if the page cannot be served there."""
+    try:
+        socket.create_server((HOST, port)).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--port={port}: {reason}; expected a free port") from error
 
-    Raises:
-      InputError: the port is taken.
-    """
+
+def serve(page: Any, port: int) -> None:
+    """Serves the page on this machine until Ctrl-C."""
     import gradio as gr
 
-    try:
-        _, url, _ = page.launch(
-            server_name="127.0.0.1",
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            footer_links=[],
-            ssr_mode=False,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            css=template("answer.css").render(),
-        )
-    except OSError as error:
-        raise InputError(f"--port={port} is taken; expected a free port") from error
-    print(f"{url}  (Ctrl-C stops it)", flush=True)
-    if block:
-        page.block_thread()
-    return url
+    page.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        footer_links=[],
+        ssr_mode=False,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=template("answer.css").render(),
+    )
+    print(f"http://{HOST}:{port}  (Ctrl-C stops it)", flush=True)
+    page.block_thread()
 
 
 @command
@@ -153,8 +155,7 @@ def main(argv: Sequence[str]) -> None:
     asked, _ = parse_flags(argv, workdir=[], port=7860)
     if not asked.workdir or not all(asked.workdir):
         raise flags.Error("--workdir is missing; expected a run's folder, or several: a,b")
-    if asked.port > 65535:
-        raise flags.Error(f"--port={asked.port}; expected at most 65535")
+    check_port(asked.port)
     environment.use_compilation_cache()
     predictors = load(asked.workdir)
     examples = [
