@@ -125,9 +125,8 @@ def check_port(port: int) -> None:
     """Raises InputError if the page cannot be served there."""
     try:
         socket.create_server((HOST, port)).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--port={port}: {reason}; expected a free port") from error
+    except OSError as error:
+        raise InputError(f"--port={port}: {error.strerror}; expected a free port") from error
 
 
 def serve(page: Any, port: int) -> None:
@@ -155,6 +154,8 @@ def main(argv: Sequence[str]) -> None:
     asked, _ = parse_flags(argv, workdir=[], port=7860)
     if not asked.workdir or not all(asked.workdir):
         raise flags.Error("--workdir is missing; expected a run's folder, or several: a,b")
+    if asked.port > 65535:
+        raise flags.Error(f"--port={asked.port}; expected at most 65535")
     check_port(asked.port)
     environment.use_compilation_cache()
     predictors = load(asked.workdir)
