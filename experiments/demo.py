@@ -64,7 +64,7 @@ def load(workdirs: Sequence[str]) -> dict[str, Predictor]:
     return found
 
 
-def mistakes(workdir: str | Path, label_names: Sequence[str]) -> list[tuple[str, str]]:
+def mistakes(workdir: str, label_names: Sequence[str]) -> list[tuple[str, str]]:
     """Returns (what the run took it for, text) of its most confident mistakes; none before a run's end."""
     folder = Path(workdir).expanduser()
     texts = read_reviews(folder)
@@ -159,11 +159,11 @@ def main(argv: Sequence[str]) -> None:
     check_port(asked.port)
     environment.use_compilation_cache()
     predictors = load(asked.workdir)
-    examples = [
-        example
-        for workdir, predictor in zip(asked.workdir, predictors.values(), strict=True)
-        for example in mistakes(workdir, predictor.label_names)
-    ]
+    examples = []
+    for workdir, (name, predictor) in zip(asked.workdir, predictors.items(), strict=True):
+        by = f" by {name}" if len(predictors) > 1 else ""
+        for note, text in mistakes(workdir, predictor.label_names):
+            examples.append((note + by, text))
     serve(make_page(predictors, examples), asked.port)
 
 
