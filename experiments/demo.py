@@ -14,6 +14,7 @@ Needs the extra `demo`. The page is served to this machine alone, and it asks no
 Exit code: 0 when stopped with Ctrl-C, 2 when something asked for is wrong.
 """
 
+import importlib
 import os
 import socket
 import sys
@@ -73,26 +74,30 @@ def mistakes(workdir: str, label_names: Sequence[str]) -> list[tuple[str, str]]:
     test = read_predictions(folder)
     rows = choose_reviews(test.probabilities, test.labels)[1]
     found = [
-        (f"taken for {label_names[test.probabilities[i].argmax()]}", texts[test.ids[i]])
+        (f"taken for {label_names[int(test.probabilities[i].argmax())]}", texts[test.ids[i]])
         for i in rows
         if test.ids[i] in texts
     ]
     return found[:EXAMPLES]
 
 
-def make_page(predictors: Mapping[str, Predictor], examples: Sequence[tuple[str, str]]) -> Any:
-    """Returns the page as Gradio's `Blocks`.
+def gradio() -> Any:
+    """Imports Gradio, without telemetry.
 
     Raises:
-      InputError: Gradio is not installed.
+      InputError: it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read at the import
     try:
-        import gradio as gr
+        return importlib.import_module("gradio")
     except ImportError as error:
-        raise InputError(
-            f"the demo needs gradio: pip install 'bahdanau-jax[demo]' ({error})"
-        ) from error
+        needed = "the demo needs gradio: pip install 'bahdanau-jax[demo]'"
+        raise InputError(f"{needed} ({error})") from error
+
+
+def make_page(predictors: Mapping[str, Predictor], examples: Sequence[tuple[str, str]]) -> Any:
+    """Returns the page as Gradio's `Blocks`."""
+    gr = gradio()
     with gr.Blocks(title="bahdanau-jax", analytics_enabled=False) as page:
         box = gr.Textbox(
             FIRST_TEXT, label="Text", lines=4, max_lines=12, max_length=MOST_CHARACTERS
@@ -131,8 +136,7 @@ def check_port(port: int) -> None:
 
 def serve(page: Any, port: int) -> None:
     """Serves the page on this machine until Ctrl-C."""
-    import gradio as gr
-
+    gr = gradio()
     page.launch(
         server_name=HOST,
         server_port=port,
@@ -157,6 +161,7 @@ def main(argv: Sequence[str]) -> None:
     if asked.port > 65535:
         raise flags.Error(f"--port={asked.port}; expected at most 65535")
     check_port(asked.port)
+    gradio()
     environment.use_compilation_cache()
     predictors = load(asked.workdir)
     examples = []

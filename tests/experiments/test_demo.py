@@ -1,5 +1,6 @@
 """The demo answers in a browser, on this machine alone, and its errors are one line."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -28,6 +29,7 @@ def url(tiny_run):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "experiments.demo", f"--workdir={tiny_run}", f"--port={port}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
         yield process.stdout.readline().split()[0]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
@@ -38,7 +40,8 @@ def test_the_page_is_for_this_machine_alone(url):
     assert url.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(url) as response:
         page = response.read().decode()
-    config = json.loads(re.search(r"window.gradio_config = (\{.*?\});\s*</script>", page)[1])
+    (config,) = re.findall(r"window.gradio_config = (\{.*?\});\s*</script>", page)
+    config = json.loads(config)
     assert not config["analytics_enabled"] and not config["stylesheets"]
 
 
@@ -58,15 +61,16 @@ def test_a_taken_port_is_named(capsys):
         (["--workdir=nowhere"], "nowhere"),
     ],
 )
-def test_wrong_flags(arguments, expected, capsys):
+def test_wrong_flags(arguments, expected, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "gradio", lambda: None)
     assert demo.main(["demo", *arguments]) == 2
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
 
 
-def test_without_gradio_it_says_what_to_install(tiny_run, monkeypatch, capsys):
+def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert demo.main(["demo", f"--workdir={tiny_run}"]) == 2
+    assert demo.main(["demo", "--workdir=a"]) == 2
     error = capsys.readouterr().err
     assert "pip install 'bahdanau-jax[demo]'" in error and error.count("\n") == 1
 
@@ -104,13 +108,12 @@ def test_typing_in_a_browser(url, tmp_path):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     service = webdriver.ChromeService("/usr/bin/chromedriver")
     with webdriver.Chrome(options=options, service=service) as browser:
-        from selenium.webdriver.support.wait import WebDriverWait
 
         def texts(driver):
             found = "[...document.querySelectorAll('.answers .text')].map(x => x.innerText)"
             return driver.execute_script(f"return {found}")
 
-        wait = WebDriverWait(browser, 60)
+        wait = importlib.import_module("selenium.webdriver.support.wait").WebDriverWait(browser, 60)
         browser.get(url)
         wait.until(lambda x: texts(x) == [demo.FIRST_TEXT] * 3)
         browser.find_element("css selector", "textarea").send_keys(" <b>Great</b>")

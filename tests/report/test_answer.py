@@ -58,13 +58,13 @@ def test_the_measures_are_shares_of_the_words(predictor):
     prediction = predictor([text])[0]
     found = answer.measures(predictor, text, prediction)
     assert found[ATTENTION] is prediction
-    for measure in (INTEGRATED, LEFT_OUT):
-        assert found[measure].weights[0] == 0  # the start symbol
-        np.testing.assert_allclose(found[measure].weights.sum(), 1, atol=1e-6)
+    weights = {name: getattr(found[name], "weights") for name in (INTEGRATED, LEFT_OUT)}  # noqa: B009
+    for shares in weights.values():
+        assert shares[0] == 0  # the start symbol
+        np.testing.assert_allclose(shares.sum(), 1, atol=1e-6)
     shorter = predictor([" ".join(words[:i] + words[i + 1 :]) for i in range(len(words))])
     change = np.array([np.abs(x.probabilities - prediction.probabilities)[0] for x in shorter])
-    weights = found[LEFT_OUT].weights[1:]
-    np.testing.assert_allclose(weights, change / change.sum(), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(weights[LEFT_OUT][1:], change / change.sum(), rtol=1e-2, atol=1e-3)
 
 
 def test_what_cannot_be_measured_is_said(predictor, monkeypatch):
