@@ -12,10 +12,12 @@
 --tensorflow_python  A Python that has keras and tensorflow. Default: this one.
 
 Sections:
-  step      a training step with every batch padded to 500
+  step      a training step with every batch padded to 500; one of PyTorch packed, compiled and in bfloat16, and
+            of TensorFlow with XLA
   epoch     training time per review: ours in length buckets, peers padded to 500 as usual
-  predict   prediction time per review: ours and ONNX Runtime (float32 and int8) in batches by length, peers
-            padded; and how far ONNX Runtime's probabilities are from ours
+  predict   prediction time per review: ours (float32 and int16), ONNX Runtime (float32 and int8) and PyTorch
+            (also compiled and in bfloat16) in batches by length, peers padded; and how far probabilities of
+            ONNX Runtime and of int16 are from ours
   memory    peak resident memory of training
   compile   start to first step, and compilation
   roofline  arithmetic of an epoch without padding, relative to the rate of a large product

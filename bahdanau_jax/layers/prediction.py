@@ -59,10 +59,12 @@ class PredictionBiLSTM(nnx.Module):
         directions = layer.forward, layer.backward
 
         def both(name: str) -> Array:
-            return jnp.stack([getattr(one, name)[...] for one in directions])
+            # As float32, which the kernel reads: under jax_enable_x64, weights may be float64.
+            return jnp.stack([getattr(one, name)[...] for one in directions]).astype(jnp.float32)
 
         kernel = both("kernel")
         if vectors is not None:
+            vectors = jnp.asarray(vectors, jnp.float32)
             kernel = jnp.einsum("vf,dfg->dvg", vectors, kernel, precision="highest")
         self.kernel = nnx.Variable(kernel)  # [2, in or words, 4*hidden]
         self.recurrent_kernel = nnx.Variable(both("recurrent_kernel"))
@@ -74,7 +76,9 @@ class PredictionBiLSTM(nnx.Module):
         mask: Bool[Array, "batch time"],
     ) -> tuple[Float[Array, "batch time 2*hidden"], tuple[Array, Array]]:
         """Runs both directions. Arguments and results are those of `BiLSTM`."""
-        zeros = jnp.zeros((2, len(inputs), self.recurrent_kernel.shape[1]))
+        looked_up = jnp.issubdtype(inputs.dtype, jnp.integer)
+        inputs = inputs.astype(jnp.int32 if looked_up else jnp.float32)
+        zeros = jnp.zeros((2, len(inputs), self.recurrent_kernel.shape[1]), jnp.float32)
         weights = self.kernel[...], self.recurrent_kernel[...], self.bias[...]
         arguments = Arguments(inputs, mask, None, *weights, zeros, zeros)
         run = partial(

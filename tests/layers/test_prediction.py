@@ -46,6 +46,14 @@ def test_ids_give_what_their_vectors_give(sizes):
     assert not np.any(np.asarray(found[0])[~np.asarray(mask)])
 
 
+def test_x64_changes_nothing():
+    layer, vectors, ids, mask = setting(*SIZES[0])
+    expected = PredictionBiLSTM(layer, vectors)(ids, mask)
+    with jax.enable_x64(True):
+        found = PredictionBiLSTM(layer, np.float64(vectors))(jnp.asarray(np.int64(ids)), mask)
+    assert largest_difference(expected, found) < 1e-6
+
+
 def test_an_id_outside_is_taken_for_the_nearest(sizes=SIZES[0]):
     layer, vectors, ids, mask = setting(*sizes)
     faster = PredictionBiLSTM(layer, vectors)
