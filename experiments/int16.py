@@ -22,10 +22,8 @@ from absl import flags
 from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.int16 import FILE, compare, keep
-from bahdanau_jax.evaluation.predictor import Predictor
+from bahdanau_jax.evaluation.predictor import Predictor, read_config
 from bahdanau_jax.runs import environment
-from bahdanau_jax.runs.parse_config import parse_config, upgrade
-from bahdanau_jax.runs.safe_files import read_json
 from experiments.command import REQUIRED, command, parse_flags
 
 
@@ -33,7 +31,7 @@ def check(workdir: Path, limit: float) -> str:
     """Compares, writes int16.json, and returns a line that describes the comparison."""
     predictor = Predictor.load(workdir)
     rounded = predictor.with_products("int16")
-    config = parse_config(upgrade(read_json(workdir / "config.json")))
+    config = read_config(workdir)
     dataset = load_dataset(config.data.model_dump(), seed=config.seed)
     if dataset.label_names != predictor.label_names:
         raise InputError(

@@ -77,7 +77,6 @@ class Predictor:
         bucket_lengths: increasing lengths to pad to. A text is cut to the last one.
         step: number of training steps.
         temperature: divides the logits; see `calibration.py`.
-        products: "float32", or "int16" for faster products of rounded numbers on a CPU; see `with_products`.
     """
 
     def __init__(
@@ -89,7 +88,6 @@ class Predictor:
         bucket_lengths: Sequence[int],
         step: int = 0,
         temperature: float = 1.0,
-        products: str = "float32",
     ):
         check_not_forked()
         self.vocabulary, self.step, self.temperature = vocabulary, step, temperature
@@ -97,7 +95,7 @@ class Predictor:
         self.bucket_lengths = tuple(bucket_lengths)
         view = nnx.view(model, deterministic=True, raise_if_not_found=False)
         self.graphdef, self.state = nnx.split(view)
-        self.products = products
+        self.products = "float32"
 
     @classmethod
     def load(cls, workdir: str | Path, *, products: str = "float32") -> Predictor:
