@@ -3,24 +3,20 @@
 cuDNN knows no mask, only the length of each row. So the real steps of a row move to the front before the call,
 and back to their places after it. cuDNN takes no empty row either: such a row runs one step, which is undone.
 
-The products have full float32 precision. TF32 is faster and less precise:
-`jax.default_matmul_precision("tensorfloat32")` asks for it.
+As elsewhere in JAX, products on a GPU are TF32 unless `jax.default_matmul_precision("highest")` asks for more.
 """
 
 import functools
-import threading
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental import rnn
 from jaxtyping import Array, Float, Int
 
-from bahdanau_jax.layers import scan
+from bahdanau_jax.layers import scan, self_check
+from bahdanau_jax.layers.dtypes import takes_tf32
 from bahdanau_jax.layers.layer import Arguments, Layer
-
-TOLERANCE = 1e-4  # of the self-check, relative; TF32 would differ by 1e-3
 
 
 class Call(NamedTuple):
@@ -49,64 +45,10 @@ def obstacle() -> str | None:
 
 @functools.cache
 def declined() -> str | None:
-    """Returns why "auto" does not take cuDNN, or None: it cannot run, or its results differ from the scan's.
+    """Returns why "auto" does not take cuDNN, or None: it cannot run, or its results differ from the scan's."""
+    import bahdanau_jax.layers.cudnn as module
 
-    Compares them once, on a small input, where the default device is a GPU.
-    """
-    why = obstacle()
-    if why is None and jax.default_backend() == "gpu":
-        found: list[str | None] = []
-        # A thread has its own trace, mesh and configuration: this may run while a program is traced.
-        thread = threading.Thread(target=lambda: found.append(differs_from_scan()))
-        thread.start()
-        thread.join()
-        (why,) = found or ["the comparison of cuDNN with the scan was cut short"]
-    return why
-
-
-def differs_from_scan() -> str | None:
-    """Compares results and gradients with those of the scan on a small masked input."""
-    rng = np.random.default_rng(0)
-    batch, time, features, hidden = 4, 7, 5, 3
-
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    mask = rng.random((batch, time)) < 0.6
-    mask[0] = False
-    layer = Layer(reverse=False, dtype=np.dtype(np.float32))
-    arguments = Arguments(
-        draw(batch, time, features),
-        jnp.asarray(mask),
-        draw(2, batch, features),
-        draw(2, features, 4 * hidden),
-        draw(2, hidden, 4 * hidden),
-        draw(2, 4 * hidden),
-        draw(2, batch, hidden),
-        draw(2, batch, hidden),
-    )
-    of_results = draw(batch, time, 2 * hidden), draw(2, batch, hidden), draw(2, batch, hidden)
-    try:
-
-        def by_cudnn(arguments, of_results):
-            results, records = run_saving(layer, arguments, record_size(layer, arguments))
-            return *results, *gradients(layer, arguments, records, of_results)
-
-        def by_scan(arguments, of_results):
-            results, records = scan.run_saving(layer, arguments)
-            return *results, *scan.gradients(layer, arguments, records, of_results)
-
-        with jax.default_matmul_precision("highest"):  # else the scan's products are TF32 on a GPU
-            got, want = (
-                jax.device_get(jax.jit(f)(arguments, of_results)) for f in (by_cudnn, by_scan)
-            )
-    except Exception as error:  # whatever the plugin, XLA or the driver raises
-        return f"cuDNN failed on a small input ({' '.join(str(error).split())[:150]})"
-    worst = max(
-        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want, strict=True)
-    )
-    # Written so that a NaN fails.
-    return None if worst < TOLERANCE else f"cuDNN differs from the scan by {worst:.1e}"
+    return obstacle() or self_check.on_a_gpu(module, "cuDNN")
 
 
 def rnn_sizes(features: int, hidden: int, directions: int) -> dict[str, Any]:
@@ -200,9 +142,7 @@ def _reserve_size(sizes: dict[str, Any], batch: int, time: int) -> int:
 
 
 def _precision() -> jax.lax.Precision:
-    asked = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
-    tf32 = asked is not None and str(asked).lower() in ("tensorfloat32", "tf32_tf32_f32", "high")
-    return jax.lax.Precision.HIGH if tf32 else jax.lax.Precision.HIGHEST
+    return jax.lax.Precision.HIGH if takes_tf32() else jax.lax.Precision.HIGHEST
 
 
 # --- what surrounds them --------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
-"""The dtype that a layer computes in."""
+"""The dtype that a layer computes in, and the precision of its products."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -22,3 +23,18 @@ def floating(x: ArrayLike) -> Array:
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"expected real numbers, got {array.dtype}")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.float32)
+
+
+def takes_tf32() -> bool:
+    """Returns whether JAX rounds the factors of float32 products to TF32 on an NVIDIA GPU.
+
+    It does, unless `jax.default_matmul_precision("highest")` or `"float32"` asks for more.
+
+    Example:
+      >>> import jax
+      >>> with jax.default_matmul_precision("highest"):
+      ...     takes_tf32()
+      False
+    """
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    return str(precision).lower() not in ("highest", "float32", "f32_f32_f32")

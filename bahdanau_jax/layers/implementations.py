@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from bahdanau_jax.layers import cpu_kernel, cudnn, scan
+from bahdanau_jax.layers import cpu_kernel, cudnn, gpu_kernel, scan
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-MODULES = {"native": cpu_kernel, "cudnn": cudnn}
+MODULES = {"native": cpu_kernel, "fused": gpu_kernel, "cudnn": cudnn}
 _log = logging.getLogger(__name__)
 
 
@@ -37,22 +37,29 @@ def choose(layer: Layer, platform: str | None, *, exporting: bool) -> str:
     Raises:
       ValueError: one implementation is asked for, which does not run there.
     """
-    name = dict(layer.platforms).get(platform or "", layer.others)
-    if name is None:
+    names = [name for runs_on, name in layer.platforms if runs_on == platform]
+    if not names and layer.others is None:
         (runs_on, name), *_ = layer.platforms
         raise ValueError(
             f"implementation is {name!r}, which runs on {runs_on} alone; this program is lowered for "
             f"{platform or 'another platform'}"
         )
-    if name == "scan":
+    if layer.others is None:
+        (name,) = names
+        if why := MODULES[name].obstacle():
+            raise ValueError(f"implementation is {name!r}, which cannot run here: {why}")
         return name
-    if layer.others and (exporting or MODULES[name].declined()):
-        if name == "cudnn" and not exporting:
-            _say_once(f"{cudnn.declined()}; the scan computes LSTM layers on GPUs")
+    if exporting or not names:
         return layer.others
-    if layer.others is None and (why := MODULES[name].obstacle()):
-        raise ValueError(f"implementation is {name!r}, which cannot run here: {why}")
-    return name
+    declined = []
+    for name in names:
+        why = MODULES[name].declined()
+        if why is None:
+            return name
+        declined.append(why)
+    if platform == "cuda":
+        _say_once(f"{'; '.join(declined)}; the scan computes LSTM layers on GPUs")
+    return layer.others
 
 
 @functools.cache

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
     Attributes:
       reverse: run the first direction from the last step to the first; the second runs the other way.
       dtype: dtype of the matrix products and of the outputs.
-      platforms: pairs of a platform ("cpu", "cuda") and the implementation that it uses.
+      platforms: pairs of a platform ("cpu", "cuda") and an implementation. The first that runs is used.
       others: the implementation of all other platforms: "scan", or None to refuse them.
     """
 

@@ -1,11 +1,13 @@
 """Runs an LSTM layer: chooses the implementations, splits it over devices and, if asked, over time.
 
 The implementations are equal up to rounding. `scan` (scan.py) is plain JAX, runs on any device and is the
-reference. `native` (cpu_kernel/) computes a whole layer on a CPU and skips padding, `cudnn` (cudnn.py) does on
-NVIDIA GPUs. Which of them computes a layer is decided when a program is lowered (primitives.py).
+reference. The others compute a whole layer at once and skip padding: `native` (cpu_kernel/) on a CPU, `fused`
+(gpu_kernel/) and `cudnn` (cudnn.py) on NVIDIA GPUs. Which of them computes a layer is decided when a program
+is lowered (primitives.py).
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +15,35 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from bahdanau_jax.layers import implementations, primitives
+from bahdanau_jax.layers import gpu_kernel, implementations, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-IMPLEMENTATIONS = ("auto", "scan", "native", "cudnn")
-_PLATFORMS = {"native": "cpu", "cudnn": "cuda"}  # where each of them runs
+IMPLEMENTATIONS = ("auto", "scan", "native", "fused", "cudnn")
+_PLATFORMS = {
+    "native": "cpu",
+    "fused": "cuda",
+    "cudnn": "cuda",
+}  # the first that can run a layer is taken
 
 
 def lstm_implementation(
-    implementation: str = "auto", *, dtype: DTypeLike = jnp.float32
+    implementation: str = "auto",
+    *,
+    dtype: DTypeLike = jnp.float32,
+    hidden_features: int = 1,
+    length: int = 1,
 ) -> tuple[str, str]:
     """Returns the implementation that `lstm()` uses on the default devices, and the reason.
 
     Args:
-      implementation: "auto", "scan", "native" (the CPU kernel) or "cudnn" (NVIDIA GPUs).
+      implementation: "auto", "scan", "native" (the CPU kernel), "fused" or "cudnn" (NVIDIA GPUs).
       dtype: the dtype of the matrix products.
+      hidden_features: the number of hidden units. "fused" has a limit.
+      length: the number of steps. "fused" keeps their mask on the chip.
 
     Returns:
-      "scan", "native" or "cudnn", and why.
+      "scan", "native", "fused" or "cudnn", and why.
 
     Raises:
       ValueError: the name is unknown, or the implementation that is asked for cannot run here. It never
@@ -46,21 +58,34 @@ def lstm_implementation(
     if implementation == "scan":
         return "scan", "asked for"
     platform = _default_platform()
-    found = next((name for name, runs_on in _PLATFORMS.items() if runs_on == platform), "scan")
-    if implementation not in ("auto", found):
-        obstacle = (
-            f"the platform is {platform}, and {implementation} is for {_PLATFORMS[implementation]}"
-        )
-    elif found == "scan":
-        return "scan", f"the platform is {platform}"
+    if implementation == "auto":
+        names = [name for name, runs_on in _PLATFORMS.items() if runs_on == platform]
+        if not names:
+            return "scan", f"the platform is {platform}"
+    elif _PLATFORMS[implementation] == platform:
+        names = [implementation]
     else:
-        obstacle = _devices_obstacle() or _obstacle(found, implementation, dtype)
-    if obstacle is None:
-        where = {"native": "a CPU", "cudnn": "an NVIDIA GPU"}[found]
-        return found, "asked for" if implementation == found else f"{where}, float32"
+        runs_on = _PLATFORMS[implementation]
+        raise _cannot_run(
+            implementation, f"the platform is {platform}, and {implementation} is for {runs_on}"
+        )
+    obstacles = []
+    for name in names:
+        obstacle = _devices_obstacle() or _obstacle(
+            name, implementation, dtype, hidden_features, length
+        )
+        if obstacle is None:
+            where = "a CPU" if platform == "cpu" else "an NVIDIA GPU"
+            dtype = jax.dtypes.canonicalize_dtype(dtype)
+            return name, "asked for" if implementation == name else f"{where}, {dtype}"
+        obstacles.append(obstacle)
     if implementation != "auto":
-        raise ValueError(f"implementation is {implementation!r}, which cannot run here: {obstacle}")
-    return "scan", obstacle
+        raise _cannot_run(implementation, obstacles[0])
+    return "scan", "; ".join(dict.fromkeys(obstacles))
+
+
+def _cannot_run(implementation: str, why: str) -> ValueError:
+    return ValueError(f"implementation is {implementation!r}, which cannot run here: {why}")
 
 
 def kernel_obstacle(implementation: str, dtype: DTypeLike) -> str | None:
@@ -88,40 +113,49 @@ def _devices_obstacle() -> str | None:
     return None
 
 
-def _obstacle(name: str, implementation: str, dtype: DTypeLike) -> str | None:
+def _obstacle(
+    name: str, implementation: str, dtype: DTypeLike, hidden_features: int = 1, length: int = 1
+) -> str | None:
     """Returns why `name` would not run on its platform, asked for as `implementation`."""
     module = implementations.MODULES[name]
-    return _dtype_obstacle(name, dtype) or (
+    return _layer_obstacle(name, dtype, hidden_features, length) or (
         module.declined() if implementation == "auto" else module.obstacle()
     )
 
 
-def _dtype_obstacle(name: str, dtype: DTypeLike) -> str | None:
+def _layer_obstacle(name: str, dtype: DTypeLike, hidden_features: int, length: int) -> str | None:
+    """Returns why `name` does not compute a layer of this dtype and size, or None."""
     dtype = jax.dtypes.canonicalize_dtype(dtype)
-    if dtype != jnp.float32:
-        return f"the dtype is {dtype}, and {name} computes in float32"
-    return None
+    takes = gpu_kernel.DTYPES if name == "fused" else (jnp.dtype(jnp.float32),)
+    if dtype not in takes:
+        return f"the dtype is {dtype}, and {name} computes in {' and '.join(map(str, takes))}"
+    return gpu_kernel.size_obstacle(dtype, hidden_features, length) if name == "fused" else None
 
 
-def _make_layer(implementation: str, dtype, *, reverse: bool) -> Layer:
+def _make_layer(implementation: str, size: dict[str, Any], *, reverse: bool) -> Layer:
     """Decides which implementations may compute a layer, each on its platform.
 
     What holds of the default devices is checked now. The rest is checked if the program is lowered for
     another platform.
+
+    Args:
+      implementation, reverse: those of `run_layer`.
+      size: dtype, hidden_features and length.
     """
-    layer = Layer(reverse, dtype)
+    layer = Layer(reverse, size["dtype"])
     if implementation == "scan":
         return layer
     if implementation != "auto" and implementation in IMPLEMENTATIONS:
         platform = _PLATFORMS[implementation]
-        if platform == _default_platform() or _dtype_obstacle(implementation, dtype):
-            lstm_implementation(implementation, dtype=dtype)  # raises if it cannot run
+        if platform == _default_platform() or _layer_obstacle(implementation, **size):
+            lstm_implementation(implementation, **size)  # raises if it cannot run
         return layer._replace(platforms=((platform, implementation),), others=None)
-    chosen, _ = lstm_implementation(implementation, dtype=dtype)
+    chosen, _ = lstm_implementation(implementation, **size)
     platforms = tuple(
         (platform, name)
         for name, platform in _PLATFORMS.items()
-        if not _dtype_obstacle(name, dtype) and (name == chosen or platform != _default_platform())
+        if _layer_obstacle(name, **size) is None
+        and (name == chosen or platform != _default_platform())
     )
     return layer._replace(platforms=platforms)
 
@@ -165,7 +199,11 @@ def run_layer(
     if options:
         layer = _make_scan(implementation, dtype, options, reverse=reverse)
     else:
-        layer = _make_layer(implementation, dtype, reverse=reverse)
+        length = inputs.shape[1] if isinstance(inputs.shape[1], int) else 1  # symbolic: an export
+        if chunk_size > 0:
+            length = min(length, chunk_size)
+        size = dict(dtype=dtype, hidden_features=recurrent_kernel.shape[1], length=length)
+        layer = _make_layer(implementation, size, reverse=reverse)
     run = partial(_run_layer, layer=layer, chunk_size=chunk_size)
 
     def out_specs(rows):

@@ -55,7 +55,7 @@ class AttentionClassifier(nnx.Module):
         depend on the length to which a batch is padded.
       attention: class of the attention; see `Attention` for what it must offer.
       dtype: dtype of the matrix products; parameters, carries and softmax stay float32.
-      implementation: of the recurrence: "auto", "scan", "native" or "cudnn"; see `bahdanau_jax.lstm`.
+      implementation: of the recurrence: "auto", "scan", "native", "fused" or "cudnn"; see `bahdanau_jax.lstm`.
       chunk_size: of the recurrence: steps between two stored states; see `bahdanau_jax.lstm`.
       rngs: streams `params` and `dropout`.
 

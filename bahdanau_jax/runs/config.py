@@ -132,8 +132,8 @@ class Model(Section):
     """False: padding takes part in the attention's softmax, as in the notebook."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the matrix products. Carries and softmax stay float32."""
-    implementation: Literal["auto", "scan", "native", "cudnn"] = "auto"
-    """How the recurrence runs. "native" is the CPU kernel, "cudnn" is for NVIDIA GPUs."""
+    implementation: Literal["auto", "scan", "native", "fused", "cudnn"] = "auto"
+    """How the recurrence runs. "native" is the CPU kernel, "fused" and "cudnn" are for NVIDIA GPUs."""
     chunk_size: Natural = 0
     """Keep every n-th state and compute the others again in the backward pass. 0: keep all."""
 

@@ -70,7 +70,11 @@ def finish(
         **environment.peak_memory(),
         "compilations": len(compiled.train_step),
         **compilation,
-        "recurrence": lstm_implementation(config.model.implementation, dtype=config.model.dtype)[0],
+        "recurrence": lstm_implementation(
+            config.model.implementation,
+            dtype=config.model.dtype,
+            hidden_features=config.model.hidden_features,
+        )[0],
         "devices": environment.devices(),
         "processes": jax.process_count(),
         **environment.provenance(),

@@ -65,7 +65,10 @@ def show_start(
                 console=run.console,
             )
         )
-    implementation = lstm_implementation(config.model.implementation, dtype=config.model.dtype)
+    model = config.model
+    implementation = lstm_implementation(
+        model.implementation, dtype=model.dtype, hidden_features=model.hidden_features
+    )
     counts, parts = setup.class_counts, run.microbatches
     show.show_start(
         run.console,

@@ -67,7 +67,11 @@ class Network:
         self._deterministic = nnx.view(self.model, deterministic=True)
 
     def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
-        return float(jax.block_until_ready(_train_step(self.model, self._optimizer, ids, labels)))
+        return float(jax.block_until_ready(self.start(ids, labels)))
+
+    def start(self, ids: np.ndarray, labels: np.ndarray) -> jax.Array:
+        """Takes one step without waiting for it."""
+        return _train_step(self.model, self._optimizer, ids, labels)
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n], from batches padded to the largest length."""

@@ -44,7 +44,9 @@ def prediction_plan(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return plan_by_length(lengths, batch_size)
 
 
-def make_model(sizes: Sizes) -> AttentionClassifier:
+def make_model(
+    sizes: Sizes, *, implementation: str = "auto", dtype: str = "float32"
+) -> AttentionClassifier:
     """The classifier with fresh weights, the same ones each time."""
     return AttentionClassifier(
         sizes.vocab_size,
@@ -55,6 +57,8 @@ def make_model(sizes: Sizes) -> AttentionClassifier:
         head_features=sizes.head_features,
         dropout=sizes.dropout,
         head_dropout=sizes.head_dropout,
+        implementation=implementation,
+        dtype=dtype,
         rngs=nnx.Rngs(0),
     )
 
@@ -66,9 +70,17 @@ class Network:
     """
 
     def __init__(
-        self, sizes: Sizes, *, batch_size: int, buckets: Sequence[int], products: str = "float32"
+        self,
+        sizes: Sizes,
+        *,
+        batch_size: int,
+        buckets: Sequence[int],
+        products: str = "float32",
+        implementation: str = "auto",
+        dtype: str = "float32",
     ):
-        self.model, self._products = make_model(sizes), products
+        self.model = make_model(sizes, implementation=implementation, dtype=dtype)
+        self._products = products
         self.model.train()
         transformation = make_optimizer("adam", 1e-3, total_steps=1, eps=1e-7)
         optimizer = nnx.Optimizer(self.model, transformation, wrt=nnx.Param)
@@ -93,11 +105,17 @@ class Network:
 
     def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
         """Takes one step, waits for the updated weights and returns the loss."""
+        loss = self.start(ids, labels)
+        jax.block_until_ready(self._state)
+        return float(loss) / len(ids)
+
+    def start(self, ids: np.ndarray, labels: np.ndarray) -> jax.Array:
+        """Takes one step without waiting for it."""
         n = len(ids)
         batch = Batch(ids, labels, np.ones(n, bool), np.arange(n, dtype=np.int32))
         (batch,) = shard_batches(iter([batch]), self._mesh)
-        self._state, report = jax.block_until_ready(self._step(self._state, batch))
-        return float(report.metrics.loss_sum) / n
+        self._state, report = self._step(self._state, batch)
+        return report.metrics.loss_sum
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n], in the order of `rows`."""
@@ -111,14 +129,17 @@ class Network:
         return nnx.view(self.model, deterministic=True).for_prediction(products=self._products)
 
 
-def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:
+def make_layer(
+    hidden: int, inputs: np.ndarray, *, implementation: str = "auto", dtype: str = "float32"
+) -> Callable[[], None]:
     """Forward and backward through one BiLSTM on inputs [batch, time, features]."""
-    layer = BiLSTM(inputs.shape[-1], hidden, rngs=nnx.Rngs(0))
+    options = dict(implementation=implementation, dtype=dtype)
+    layer = BiLSTM(inputs.shape[-1], hidden, **options, rngs=nnx.Rngs(0))
     mesh = make_mesh()
     rows = PartitionSpec("data") if len(inputs) % mesh.size == 0 else PartitionSpec()
     graphdef, state = nnx.split(layer)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
-    x = jax.device_put(inputs, NamedSharding(mesh, rows))
+    x = jax.device_put(jnp.asarray(inputs, dtype), NamedSharding(mesh, rows))
 
     def loss(state, x):
         return jnp.mean(jnp.square(nnx.merge(graphdef, state)(x)[0]))

@@ -101,6 +101,13 @@ class Network:
         self._optimizer = torch.optim.Adam(self.model.parameters(), 1e-3, eps=1e-7)
 
     def train(self, ids: np.ndarray, labels: np.ndarray) -> float:
+        loss = self.start(ids, labels)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+        return loss.item()
+
+    def start(self, ids: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+        """Takes one step; on a GPU without waiting for it."""
         self.model.train()
         self._optimizer.zero_grad()
         with self._autocast():
@@ -110,9 +117,7 @@ class Network:
         )
         loss.backward()
         self._optimizer.step()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-        return loss.item()
+        return loss.detach()
 
     def predict(self, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Logits [n]."""
@@ -135,10 +140,12 @@ class Network:
         return contextlib.nullcontext()
 
 
-def make_layer(hidden: int, inputs: np.ndarray) -> Callable[[], None]:
+def make_layer(hidden: int, inputs: np.ndarray, *, bfloat16: bool = False) -> Callable[[], None]:
     """Forward and backward through one nn.LSTM on inputs [batch, time, features]."""
-    lstm = nn.LSTM(inputs.shape[-1], hidden, batch_first=True, bidirectional=True).to(DEVICE)
-    x = torch.from_numpy(inputs).to(DEVICE).requires_grad_()
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    lstm = nn.LSTM(inputs.shape[-1], hidden, batch_first=True, bidirectional=True)
+    lstm = lstm.to(DEVICE, dtype)
+    x = torch.from_numpy(inputs).to(DEVICE, dtype).requires_grad_()
 
     def run() -> None:
         lstm.zero_grad()

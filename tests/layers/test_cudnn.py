@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import rnn
 
 from bahdanau_jax import lstm, lstm_implementation
-from bahdanau_jax.layers import cudnn, implementations, recurrence, scan
+from bahdanau_jax.layers import cudnn, gpu_kernel, implementations, recurrence, scan, self_check
 from bahdanau_jax.layers.layer import Arguments, Layer
 
 RESERVE = 11
@@ -103,9 +103,13 @@ def test_results_and_gradients_are_those_of_the_plain_scan(directions, reverse, 
         np.testing.assert_array_equal(results[1][:, 0], arguments.h[:, 0])  # the empty row
 
 
+def differs():
+    return self_check.differs_from_scan(cudnn, "cuDNN")
+
+
 @pytest.mark.slow
 def test_a_fault_is_noticed_and_named(monkeypatch):
-    assert cudnn.differs_from_scan() is None
+    assert differs() is None
     forward, precisions = cudnn._forward, []
 
     def faulty(call, lengths, sizes):  # as a library that ignores the lengths
@@ -114,14 +118,14 @@ def test_a_fault_is_noticed_and_named(monkeypatch):
 
     monkeypatch.setattr(cudnn, "_forward", faulty)
     with jax.default_matmul_precision("tensorfloat32"):
-        assert "differs from the scan by" in str(cudnn.differs_from_scan())
+        assert "differs from the scan by" in str(differs())
     assert set(precisions) == {"highest"}  # on a GPU, TF32 in either would look like a fault
 
     def failing(call, lengths, sizes):
         raise RuntimeError("CUDNN_STATUS_NOT_SUPPORTED\nin line 3")
 
     monkeypatch.setattr(cudnn, "_forward", failing)
-    assert "CUDNN_STATUS_NOT_SUPPORTED in line 3" in str(cudnn.differs_from_scan())
+    assert "CUDNN_STATUS_NOT_SUPPORTED in line 3" in str(differs())
 
 
 @pytest.mark.slow
@@ -154,12 +158,13 @@ def test_jax_gets_its_arguments_in_its_order(monkeypatch):
         monkeypatch.setattr(rnn, ours.__name__, ours)
     monkeypatch.setattr(cudnn, "_forward", FORWARD)
     monkeypatch.setattr(cudnn, "_backward", BACKWARD)
-    assert cudnn.differs_from_scan() is None
+    assert differs() is None
 
 
 @pytest.fixture
-def fresh():
-    """Forgets what was found out about the library, before and after."""
+def fresh(monkeypatch):
+    """Forgets what was found out about the library, before and after. The fused kernel cannot run."""
+    monkeypatch.setattr(gpu_kernel, "declined", lambda: "no fused kernel")
     cached = cudnn.obstacle, cudnn.declined, implementations._say_once
     for function in cached:
         function.cache_clear()
@@ -184,14 +189,15 @@ def test_a_fault_of_the_library_makes_auto_take_the_scan_and_say_so(monkeypatch,
         assert "while" in lowered_for_cuda()
         lowered_for_cuda()
     assert caplog.messages == [
-        "cuDNN differs from the scan by 1.0; the scan computes LSTM layers on GPUs"
+        "no fused kernel; cuDNN differs from the scan by 1.0; the scan computes LSTM layers on GPUs"
     ]
     monkeypatch.setattr(recurrence, "_default_platform", lambda: "cuda")
-    assert lstm_implementation() == ("scan", "cuDNN differs from the scan by 1.0")
+    reasons = "no fused kernel; cuDNN differs from the scan by 1.0"
+    assert lstm_implementation() == ("scan", reasons)
 
 
 def test_auto_lowers_cudnn_for_cuda(monkeypatch, fresh):
-    monkeypatch.setattr(cudnn, "differs_from_scan", lambda: None)
+    monkeypatch.setattr(self_check, "on_a_gpu", lambda *_: None)
     forward = cudnn._forward
     calls = []
     monkeypatch.setattr(cudnn, "_forward", lambda *x: (calls.append(1), forward(*x))[1])
@@ -204,7 +210,7 @@ def test_auto_lowers_cudnn_for_cuda(monkeypatch, fresh):
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (4, 0, 3)], ids=str)
 def test_empty_arrays_never_reach_cudnn(monkeypatch, fresh, shape):
-    monkeypatch.setattr(cudnn, "differs_from_scan", lambda: None)
+    monkeypatch.setattr(self_check, "on_a_gpu", lambda *_: None)
     monkeypatch.setattr(cudnn, "_forward", lambda *_: pytest.fail("cuDNN is called"))
     lowered_for_cuda(shape=shape)
 
@@ -231,7 +237,8 @@ def test_without_the_library_the_reason_says_so(monkeypatch, fresh):
     assert cudnn.obstacle() == "cuDNN cannot be loaded (gpudnnCreate(&handle) failed)"
 
 
-def test_full_precision_unless_tf32_is_asked_for():
-    assert cudnn._precision() == jax.lax.Precision.HIGHEST
-    with jax.default_matmul_precision("tensorfloat32"):
-        assert cudnn._precision() == jax.lax.Precision.HIGH
+def test_tf32_unless_full_precision_is_asked_for():
+    assert cudnn._precision() == jax.lax.Precision.HIGH
+    for asked in ("highest", "float32"):
+        with jax.default_matmul_precision(asked):
+            assert cudnn._precision() == jax.lax.Precision.HIGHEST

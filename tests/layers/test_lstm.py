@@ -14,7 +14,8 @@ from plain_lstm import BATCH, FEATURES, HIDDEN, TIME, make, masks, numpy_lstm
 
 from bahdanau_jax.layers import LSTM, BiLSTM, bilstm, lstm, lstm_implementation
 
-both_implementations = pytest.mark.parametrize("implementation", ["scan", "native"])
+KERNEL = "native" if jax.default_backend() == "cpu" else "fused"  # of a CPU or an NVIDIA GPU
+both_implementations = pytest.mark.parametrize("implementation", ["scan", KERNEL])
 
 
 def run(a, mask, reverse=False, dtype=None, implementation="auto", input_scale=None):
@@ -193,7 +194,7 @@ def test_the_kernel_equals_the_scan_in_float64(sizes, reverse):
         exact = results(typed(a, np.float64), typed(weights, np.float64), "scan")
         exact = jax.tree.map(np.asarray, exact)
     scale = scale.astype(np.float32)
-    got = results(a, typed(weights, np.float32), "native")
+    got = results(a, typed(weights, np.float32), KERNEL)
     for ours, want in zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True):
         assert np.linalg.norm(ours - want) <= 1e-5 * (np.linalg.norm(want) + 1e-3)
 
@@ -224,7 +225,7 @@ def test_how_the_kernel_splits_rows_and_directions_changes_nothing(batch):
 
     with jax.enable_x64(True):
         exact = gradients(np.float64, "scan")
-    for name, got in gradients(np.float32, "native").items():
+    for name, got in gradients(np.float32, KERNEL).items():
         assert np.linalg.norm(got - exact[name]) <= 1e-5 * np.linalg.norm(exact[name]), name
 
 
@@ -289,9 +290,13 @@ def test_the_kernel_supports_vmap_and_checkpoint():
 
         return jax.jit(jax.vmap(jax.grad(jax.checkpoint(loss))))(xs)
 
-    np.testing.assert_allclose(gradients("native"), gradients("scan"), atol=1e-5)
+    np.testing.assert_allclose(gradients(KERNEL), gradients("scan"), atol=1e-5)
 
 
+on_cpu = pytest.mark.skipif(KERNEL != "native", reason="about the choice on a CPU")
+
+
+@on_cpu
 def test_the_implementation_and_its_reason_are_reported():
     assert lstm_implementation("scan") == ("scan", "asked for")
     assert lstm_implementation()[0] == "native"
@@ -299,10 +304,11 @@ def test_the_implementation_and_its_reason_are_reported():
     assert name == "scan" and "bfloat16" in why
     with pytest.raises(ValueError, match="'native', which cannot run here: the dtype is bfloat16"):
         lstm_implementation("native", dtype=jnp.bfloat16)
-    with pytest.raises(ValueError, match="implementation is 'fused'; expected one of"):
-        lstm_implementation("fused")
+    with pytest.raises(ValueError, match="implementation is 'fast'; expected one of"):
+        lstm_implementation("fast")
 
 
+@on_cpu
 def test_a_cpu_without_fma_takes_the_scan_and_says_why():
     """In a fresh process whose numba compiles for x86 before AVX2. The kernel still runs if asked for."""
     code = """

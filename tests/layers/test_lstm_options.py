@@ -197,7 +197,7 @@ def test_recurrent_dropout_draws_one_mask_per_sequence_and_direction():
     assert (gradient == 0).all()
 
 
-@pytest.mark.parametrize("implementation", ["native", "cudnn"])
+@pytest.mark.parametrize("implementation", ["native", "fused", "cudnn"])
 def test_other_implementations_refuse_by_name(implementation):
     a = make(6, **SIZES)
     with pytest.raises(ValueError, match=f"'{implementation}', .*: it takes no resets, which only"):
@@ -207,8 +207,8 @@ def test_other_implementations_refuse_by_name(implementation):
     )
     with pytest.raises(ValueError, match="it takes no recurrent dropout .*, which only 'scan'"):
         layer(a["x"])
-    with pytest.raises(ValueError, match="implementation is 'fused'; expected one of"):
-        ours(a, None, resets=RESETS, implementation="fused")
+    with pytest.raises(ValueError, match="implementation is 'fast'; expected one of"):
+        ours(a, None, resets=RESETS, implementation="fast")
 
 
 @pytest.mark.parametrize(
