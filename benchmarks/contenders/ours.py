@@ -133,8 +133,9 @@ def make_layer(
     hidden: int, inputs: np.ndarray, *, implementation: str = "auto", dtype: str = "float32"
 ) -> Callable[[], None]:
     """Forward and backward through one BiLSTM on inputs [batch, time, features]."""
-    options = dict(implementation=implementation, dtype=dtype)
-    layer = BiLSTM(inputs.shape[-1], hidden, **options, rngs=nnx.Rngs(0))
+    layer = BiLSTM(
+        inputs.shape[-1], hidden, implementation=implementation, dtype=dtype, rngs=nnx.Rngs(0)
+    )
     mesh = make_mesh()
     rows = PartitionSpec("data") if len(inputs) % mesh.size == 0 else PartitionSpec()
     graphdef, state = nnx.split(layer)

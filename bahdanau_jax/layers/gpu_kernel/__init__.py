@@ -71,7 +71,9 @@ def run_saving(
     layer: Layer, arguments: Arguments, size: int
 ) -> tuple[scan.Results, Int[Array, "size"]]:
     """Runs a layer and returns its records too, `size` int32."""
-    return _forward(layer, arguments, size)
+    results, records = _forward(layer, arguments, size)
+    assert records is not None
+    return results, records
 
 
 def _forward(layer: Layer, arguments: Arguments, size: int):
