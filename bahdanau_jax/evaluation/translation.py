@@ -61,7 +61,11 @@ def bleu(written: Sequence[str], targets: Sequence[str], tokens: str) -> float:
             "BLEU needs sacrebleu, which is not installed; expected pip install 'bahdanau-jax[seq2seq]'"
         ) from error
     cut = "char" if tokens == "characters" else "13a"
-    return sacrebleu.corpus_bleu(written, [targets], tokenize=cut, force=True).score
+    # Where all targets are shorter than four tokens, BLEU is that of the n-grams that they have.
+    found = sacrebleu.corpus_bleu(
+        written, [targets], tokenize=cut, force=True, use_effective_order=True
+    )
+    return found.score
 
 
 def _groups(lengths: np.ndarray) -> list[np.ndarray]:

@@ -4,11 +4,14 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from bahdanau_jax.layers.dropout import check_dropout_masks, draw_mask
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.gru_functions import gru, gru_step
+from bahdanau_jax.layers.lstm import GLOROT, ORTHOGONAL
 
 
 class GRU(nnx.Module):
@@ -21,9 +24,11 @@ class GRU(nnx.Module):
       in_features, hidden_features: sizes.
       reverse: run from the last step to the first.
       reset_after: the variant, see `gru`. With it the layer has a `recurrent_bias` [hidden].
-      dropout: as in `LSTM`, the rate of one mask over the input features per sequence, shared by all time
-        steps. `model.train()` switches it on, `model.eval()` off.
+      dropout, recurrent_dropout: as in `LSTM`, the rate of one mask per sequence over the input features, and
+        over h before the recurrent products. `model.train()` switches them on, `model.eval()` off.
       dtype: see `gru`.
+      kernel_init, recurrent_kernel_init, bias_init: initializers of the weights; `bias_init` also of
+        `recurrent_bias`.
       rngs: streams `params` and `dropout`.
 
     Example:
@@ -43,18 +48,26 @@ class GRU(nnx.Module):
         reverse: bool = False,
         reset_after: bool = True,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         dtype: DTypeLike | None = None,
+        kernel_init: Initializer = GLOROT,
+        recurrent_kernel_init: Initializer = ORTHOGONAL,
+        bias_init: Initializer = nnx.initializers.zeros,
         rngs: nnx.Rngs,
     ):
         self.reverse, self.reset_after, self.dtype = reverse, reset_after, dtype
         gates = 3 * hidden_features
-        glorot, orthogonal = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
-        self.kernel = nnx.Param(glorot(rngs.params(), (in_features, gates)))
-        self.recurrent_kernel = nnx.Param(orthogonal(rngs.params(), (hidden_features, gates)))
-        self.bias = nnx.Param(jnp.zeros(gates))
-        self.recurrent_bias = nnx.Param(jnp.zeros(hidden_features)) if reset_after else None
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (in_features, gates)))
+        recurrent_kernel = recurrent_kernel_init(rngs.params(), (hidden_features, gates))
+        self.recurrent_kernel = nnx.Param(recurrent_kernel)
+        self.bias = nnx.Param(bias_init(rngs.params(), (gates,)))
+        recurrent_bias = bias_init(rngs.params(), (hidden_features,)) if reset_after else None
+        self.recurrent_bias = None if recurrent_bias is None else nnx.Param(recurrent_bias)
         # Without dropout a layer holds no random state.
         self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
+        self.recurrent_dropout = nnx.Dropout(
+            recurrent_dropout, rngs=rngs if recurrent_dropout else None
+        )
 
     def __call__(
         self,
@@ -63,12 +76,10 @@ class GRU(nnx.Module):
         initial_state: Float[Array, "batch hidden"] | None = None,
         *,
         lengths: Int[Array, "batch"] | None = None,
+        resets: Bool[Array, "batch time"] | None = None,
     ) -> tuple[Float[Array, "batch time hidden"], Float[Array, "batch hidden"]]:
         """Runs the layer; see `gru` for arguments and results."""
         inputs = floating(inputs)
-        scale = None
-        if self.dropout.rate and not self.dropout.deterministic:
-            scale = self.dropout(jnp.ones((inputs.shape[0], inputs.shape[-1]), inputs.dtype))
         return gru(
             inputs,
             self.kernel[...],
@@ -78,7 +89,9 @@ class GRU(nnx.Module):
             mask=mask,
             lengths=lengths,
             initial_state=initial_state,
-            input_scale=scale,
+            resets=resets,
+            input_scale=self.dropout_mask(inputs),
+            recurrent_scale=self.recurrent_dropout_mask(inputs),
             reverse=self.reverse,
             reset_after=self.reset_after,
             dtype=self.dtype,
@@ -89,14 +102,18 @@ class GRU(nnx.Module):
         carry: Float[Array, "batch hidden"],
         inputs: Float[Array, "batch in"],
         mask: Bool[Array, "batch"] | None = None,
+        *,
+        input_scale: Float[Array, "batch in"] | None = None,
+        recurrent_scale: Float[Array, "batch hidden"] | None = None,
     ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
         """Runs one step; returns the new carry and the output. `initial_state` makes the first carry.
 
+        Dropout is as in `LSTM.step`.
+
         Raises:
-          ValueError: as `gru`. Also in training mode with dropout, whose mask belongs to a whole sequence.
+          ValueError: as `gru`. Also in training mode if the layer has dropout and its mask is missing.
         """
-        if self.dropout.rate and not self.dropout.deterministic:
-            raise ValueError("dropout: expected 0, or model.eval(), for a single step")
+        check_dropout_masks(self, input_scale, recurrent_scale)
         return gru_step(
             carry,
             inputs,
@@ -105,6 +122,8 @@ class GRU(nnx.Module):
             self.bias[...],
             None if self.recurrent_bias is None else self.recurrent_bias[...],
             mask=mask,
+            input_scale=input_scale,
+            recurrent_scale=recurrent_scale,
             reset_after=self.reset_after,
             dtype=self.dtype,
         )
@@ -112,6 +131,17 @@ class GRU(nnx.Module):
     def initial_state(self, batch: int) -> Float[Array, "batch hidden"]:
         """Returns h of zeros, float32 [batch, hidden]."""
         return jnp.zeros((batch, self.recurrent_kernel.shape[0]))
+
+    def dropout_mask(self, inputs: Float[Array, "batch ... in"]) -> Float[Array, "batch in"] | None:
+        """See `LSTM.dropout_mask`."""
+        return draw_mask(self.dropout, (inputs.shape[0], inputs.shape[-1]), inputs.dtype)
+
+    def recurrent_dropout_mask(
+        self, inputs: Float[Array, "batch ... in"]
+    ) -> Float[Array, "batch hidden"] | None:
+        """See `LSTM.recurrent_dropout_mask`."""
+        shape = inputs.shape[0], self.recurrent_kernel.shape[0]
+        return draw_mask(self.recurrent_dropout, shape, inputs.dtype)
 
 
 class BiGRU(nnx.Module):
@@ -133,7 +163,11 @@ class BiGRU(nnx.Module):
         *,
         reset_after: bool = True,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
         dtype: DTypeLike | None = None,
+        kernel_init: Initializer = GLOROT,
+        recurrent_kernel_init: Initializer = ORTHOGONAL,
+        bias_init: Initializer = nnx.initializers.zeros,
         rngs: nnx.Rngs,
     ):
         layer = partial(
@@ -142,7 +176,11 @@ class BiGRU(nnx.Module):
             hidden_features,
             reset_after=reset_after,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
             dtype=dtype,
+            kernel_init=kernel_init,
+            recurrent_kernel_init=recurrent_kernel_init,
+            bias_init=bias_init,
             rngs=rngs,
         )
         self.forward = layer()
@@ -155,12 +193,13 @@ class BiGRU(nnx.Module):
         initial_state: Float[Array, "batch 2*hidden"] | None = None,
         *,
         lengths: Int[Array, "batch"] | None = None,
+        resets: Bool[Array, "batch time"] | None = None,
     ) -> tuple[Float[Array, "batch time 2*hidden"], Float[Array, "batch 2*hidden"]]:
         """Runs both directions; arguments and results as `BiLSTM`'s, with h alone as the state."""
         halves = (None, None) if initial_state is None else jnp.split(initial_state, 2, axis=-1)
         outputs, states = zip(
-            self.forward(inputs, mask, halves[0], lengths=lengths),
-            self.backward(inputs, mask, halves[1], lengths=lengths),
+            self.forward(inputs, mask, halves[0], lengths=lengths, resets=resets),
+            self.backward(inputs, mask, halves[1], lengths=lengths, resets=resets),
             strict=True,
         )
         return jnp.concatenate(outputs, axis=-1), jnp.concatenate(states, axis=-1)

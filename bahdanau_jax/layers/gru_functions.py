@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers.devices import in_auto_mode, vary_alike
 from bahdanau_jax.layers.dtypes import floating
-from bahdanau_jax.layers.masks import mask_of
+from bahdanau_jax.layers.masks import check_mask, mask_of, resets_of
 
 
 def gru(
@@ -28,7 +28,9 @@ def gru(
     mask: Bool[Array, "batch time"] | None = None,
     lengths: Int[Array, "batch"] | None = None,
     initial_state: Float[Array, "batch hidden"] | None = None,
+    resets: Bool[Array, "batch time"] | None = None,
     input_scale: Float[Array, "batch features"] | None = None,
+    recurrent_scale: Float[Array, "batch hidden"] | None = None,
     reverse: bool = False,
     reset_after: bool = True,
     dtype: DTypeLike | None = None,
@@ -51,7 +53,9 @@ def gru(
       mask: True where a step is real, in any pattern. None: all steps are real.
       lengths: instead of `mask`, the number of real steps of each row, which come first.
       initial_state: the state before the first step. None: zeros.
+      resets: True at real steps where a new sequence starts, from a state of zeros; see `lstm`.
       input_scale: multiplies the inputs at every step, as a dropout mask shared over time; no gradient.
+      recurrent_scale: multiplies h in the recurrent products in the same way, as in Keras. `z * h` keeps h.
       reverse: run from the last step to the first. Outputs keep the order of the inputs.
       reset_after: the variant, see above.
       dtype: dtype of the matrix products, such as bfloat16. None: that of `inputs`. The state and the gates
@@ -74,19 +78,23 @@ def gru(
     if inputs.ndim != 3:
         raise ValueError(f"inputs: expected [batch, time, features], got shape {inputs.shape}")
     mask = mask_of(mask, lengths, *inputs.shape[:2])
-    recurrent_bias, initial_state, input_scale = (
-        None if x is None else floating(x) for x in (recurrent_bias, initial_state, input_scale)
+    recurrent_bias, initial_state, input_scale, recurrent_scale = (
+        None if x is None else floating(x)
+        for x in (recurrent_bias, initial_state, input_scale, recurrent_scale)
     )
+    if resets is not None:
+        resets = jnp.asarray(resets)
+        check_mask("resets", resets, inputs.shape[:2])
     if recurrent_bias is not None and not reset_after:
         raise ValueError("recurrent_bias: expected None where reset_after is False, got an array")
     weights = kernel, recurrent_kernel, bias, recurrent_bias
-    _check_shapes(inputs, *weights, initial_state, input_scale)
+    _check_shapes(inputs, *weights, initial_state, input_scale, recurrent_scale)
     run = in_auto_mode(
         partial(_run, reverse=reverse, reset_after=reset_after, dtype=dtype),
         inputs,
         lambda rows: (PartitionSpec(rows, None, None), PartitionSpec(rows, None)),
     )
-    return run((inputs, *weights, mask, initial_state, input_scale))
+    return run((inputs, *weights, mask, initial_state, resets, input_scale, recurrent_scale))
 
 
 def gru_step(
@@ -98,6 +106,8 @@ def gru_step(
     recurrent_bias: Float[Array, "hidden"] | None = None,
     *,
     mask: Bool[Array, "batch"] | None = None,
+    input_scale: Float[Array, "batch features"] | None = None,
+    recurrent_scale: Float[Array, "batch hidden"] | None = None,
     reset_after: bool = True,
     dtype: DTypeLike | None = None,
 ) -> tuple[Float[Array, "batch hidden"], Float[Array, "batch hidden"]]:
@@ -123,6 +133,8 @@ def gru_step(
         recurrent_bias,
         mask=None if mask is None else jnp.asarray(mask)[:, None],
         initial_state=carry,
+        input_scale=input_scale,
+        recurrent_scale=recurrent_scale,
         reset_after=reset_after,
         dtype=dtype,
     )
@@ -134,11 +146,14 @@ def next_state(
     h: Float[Array, "batch hidden"],
     recurrent_kernel: Float[Array, "hidden 3*hidden"],
     recurrent_bias: Float[Array, "hidden"] | None,
+    recurrent_scale: Float[Array, "batch hidden"] | None = None,
     *,
     reset_after: bool,
 ) -> Float[Array, "batch hidden"]:
     """The state after one step, from inputs that are already projected (x @ kernel + bias)."""
-    hidden = h.shape[-1]
+    before, hidden = h, h.shape[-1]
+    if recurrent_scale is not None:
+        h = h * recurrent_scale
     x_rz, x_n = projected[..., : 2 * hidden], projected[..., 2 * hidden :]
     if reset_after:
         product = _product(h, recurrent_kernel)
@@ -152,7 +167,7 @@ def next_state(
         n = jnp.tanh(x_n + _product(r * h, recurrent_kernel[:, 2 * hidden :]))
     else:
         n = jnp.tanh(x_n + r * h_n)
-    return (1 - z) * n + z * h
+    return (1 - z) * n + z * before
 
 
 def _product(a, b):
@@ -161,14 +176,18 @@ def _product(a, b):
 
 
 def _run(arrays, *, reverse: bool, reset_after: bool, dtype: DTypeLike | None):
-    inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, h, input_scale = arrays
+    inputs, kernel, recurrent_kernel, bias, recurrent_bias, mask, h, resets, *scales = arrays
     dtype = jax.dtypes.canonicalize_dtype(dtype or inputs.dtype)
     carry = jnp.promote_types(dtype, jnp.float32)
+    input_scale, recurrent_scale = (
+        None if x is None else jax.lax.stop_gradient(x).astype(kind)
+        for x, kind in zip(scales, (inputs.dtype, carry), strict=True)
+    )
     if mask is not None:
         # Keeps NaN at masked steps out of the weights' gradient.
         inputs = jnp.where(mask[:, :, None], inputs, 0)
     if input_scale is not None:
-        inputs = inputs * jax.lax.stop_gradient(input_scale)[:, None, :]
+        inputs = inputs * input_scale[:, None, :]
     inputs, kernel, recurrent_kernel = (x.astype(dtype) for x in (inputs, kernel, recurrent_kernel))
     if h is None:
         h = jnp.zeros((inputs.shape[0], recurrent_kernel.shape[0]))
@@ -177,24 +196,36 @@ def _run(arrays, *, reverse: bool, reset_after: bool, dtype: DTypeLike | None):
     # One product projects the inputs of all steps: [time, batch, 3*hidden].
     projected = jnp.matmul(jnp.swapaxes(inputs, 0, 1), kernel, preferred_element_type=carry)
     projected += bias.astype(carry)[None, None]
-    real = None if mask is None else mask.T[:, :, None]  # [time, batch, 1]
-    projected, real, h, recurrent_kernel, recurrent_bias = vary_alike(
-        (projected, real, h, recurrent_kernel, recurrent_bias)
+    if resets is not None:
+        resets = resets_of(resets, mask, reverse)
+    # [time, batch, 1]
+    real, resets = (None if x is None else x.T[:, :, None] for x in (mask, resets))
+    h, *weights, projected, real, resets = vary_alike(
+        (h, recurrent_kernel, recurrent_bias, recurrent_scale, projected, real, resets)
     )
 
     def step(h, xs):
-        projected, real = xs
-        new = next_state(projected, h, recurrent_kernel, recurrent_bias, reset_after=reset_after)
+        projected, real, reset = xs
+        if reset is not None:
+            h = jnp.where(reset, 0, h)
+        new = next_state(projected, h, *weights, reset_after=reset_after)
         if real is None:
             return new, new
         return jnp.where(real, new, h), jnp.where(real, new, 0)
 
-    h, outputs = jax.lax.scan(step, h, (projected, real), reverse=reverse)
+    h, outputs = jax.lax.scan(step, h, (projected, real, resets), reverse=reverse)
     return jnp.swapaxes(outputs, 0, 1).astype(dtype), h
 
 
 def _check_shapes(
-    inputs, kernel, recurrent_kernel, bias, recurrent_bias, initial_state, input_scale
+    inputs,
+    kernel,
+    recurrent_kernel,
+    bias,
+    recurrent_bias,
+    initial_state,
+    input_scale,
+    recurrent_scale,
 ) -> None:
     batch, _, features = inputs.shape
     hidden = recurrent_kernel.shape[0] if recurrent_kernel.ndim else 0
@@ -205,6 +236,7 @@ def _check_shapes(
         "recurrent_bias": (recurrent_bias, (hidden,)),
         "initial_state": (initial_state, (batch, hidden)),
         "input_scale": (input_scale, (batch, features)),
+        "recurrent_scale": (recurrent_scale, (batch, hidden)),
     }
     for name, (array, shape) in expected.items():
         if array is not None and array.shape != shape:

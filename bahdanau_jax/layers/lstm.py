@@ -8,10 +8,11 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from bahdanau_jax.layers.dropout import check_dropout_masks, draw_mask
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.lstm_functions import State, bilstm, lstm, lstm_step
 
-_GLOROT, _ORTHOGONAL = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
+GLOROT, ORTHOGONAL = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
 
 
 class LSTM(nnx.Module):
@@ -54,8 +55,8 @@ class LSTM(nnx.Module):
         dtype: DTypeLike | None = None,
         implementation: str = "auto",
         chunk_size: int = 0,
-        kernel_init: Initializer = _GLOROT,
-        recurrent_kernel_init: Initializer = _ORTHOGONAL,
+        kernel_init: Initializer = GLOROT,
+        recurrent_kernel_init: Initializer = ORTHOGONAL,
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):
@@ -133,12 +134,7 @@ class LSTM(nnx.Module):
           >>> outputs.shape
           (5, 2, 4)
         """
-        for dropout, name, scale in (
-            (self.dropout, "input_scale", input_scale),
-            (self.recurrent_dropout, "recurrent_scale", recurrent_scale),
-        ):
-            if scale is None and dropout.rate and not dropout.deterministic:
-                raise ValueError(f"{name}: expected the sequence's dropout mask, got None")
+        check_dropout_masks(self, input_scale, recurrent_scale)
         return lstm_step(
             carry,
             inputs,
@@ -158,18 +154,14 @@ class LSTM(nnx.Module):
 
     def dropout_mask(self, inputs: Float[Array, "batch ... in"]) -> Float[Array, "batch in"] | None:
         """Draws the factor of each input feature: 0 or 1 / (1 - rate). Returns None without dropout."""
-        return _draw(self.dropout, (inputs.shape[0], inputs.shape[-1]), inputs.dtype)
+        return draw_mask(self.dropout, (inputs.shape[0], inputs.shape[-1]), inputs.dtype)
 
     def recurrent_dropout_mask(
         self, inputs: Float[Array, "batch ... in"]
     ) -> Float[Array, "batch hidden"] | None:
         """Draws the factor of each hidden unit in the same way."""
         shape = inputs.shape[0], self.recurrent_kernel.shape[0]
-        return _draw(self.recurrent_dropout, shape, inputs.dtype)
-
-
-def _draw(dropout: nnx.Dropout, shape: tuple[int, int], dtype: DTypeLike) -> Array | None:
-    return None if dropout.deterministic or dropout.rate == 0 else dropout(jnp.ones(shape, dtype))
+        return draw_mask(self.recurrent_dropout, shape, inputs.dtype)
 
 
 class BiLSTM(nnx.Module):
@@ -196,8 +188,8 @@ class BiLSTM(nnx.Module):
         dtype: DTypeLike | None = None,
         implementation: str = "auto",
         chunk_size: int = 0,
-        kernel_init: Initializer = _GLOROT,
-        recurrent_kernel_init: Initializer = _ORTHOGONAL,
+        kernel_init: Initializer = GLOROT,
+        recurrent_kernel_init: Initializer = ORTHOGONAL,
         bias_init: Initializer | None = None,
         rngs: nnx.Rngs,
     ):

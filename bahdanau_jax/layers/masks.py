@@ -1,5 +1,6 @@
-"""Masks: checks of their shapes, and masks from lengths. True is a real position, here as everywhere."""
+"""Masks, where True is a real position: checks of their shapes, masks from lengths; and resets."""
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int
@@ -42,3 +43,27 @@ def mask_of(
     mask = jnp.asarray(mask)
     check_mask("mask", mask, (batch, time))
     return mask
+
+
+def resets_of(
+    resets: Bool[Array, "batch time"], mask: Bool[Array, "batch time"] | None, backwards: bool
+) -> Bool[Array, "batch time"]:
+    """Where the state becomes zero before a step, in the order in which a direction walks.
+
+    Forwards, this is where a sequence starts. Backwards, it is the last real step of a sequence: the one
+    before the real step at which the next sequence starts.
+    """
+    if mask is not None:
+        resets = resets & mask
+    if not backwards:
+        return resets
+    batch, time = resets.shape
+    # [batch, time + 1], the first real step at or after each; `time`: none
+    steps = jnp.broadcast_to(jnp.arange(time)[None], (batch, time))
+    steps = steps if mask is None else jnp.where(mask, steps, time)
+    following = jax.lax.cummin(
+        jnp.pad(steps, ((0, 0), (0, 1)), constant_values=time), 1, reverse=True
+    )
+    starts = jnp.pad(resets, ((0, 0), (0, 1)))
+    before_start = jnp.take_along_axis(starts, following[:, 1:], axis=1)
+    return before_start if mask is None else before_start & mask

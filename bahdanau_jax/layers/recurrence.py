@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool
+from jaxtyping import Array
 
 from bahdanau_jax.layers import gpu_kernel, implementations, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
+from bahdanau_jax.layers.masks import resets_of
 
 IMPLEMENTATIONS = ("auto", "scan", "native", "fused", "cudnn")
 _PLATFORMS = {
@@ -249,7 +250,7 @@ def _run_layer(
     if recurrent_scale is not None:
         recurrent_scale = jax.lax.stop_gradient(recurrent_scale).astype(layer.carry_dtype)
     if resets is not None:
-        each = [_resets_of(resets, mask, layer.backwards(d)) for d in range(directions)]
+        each = [resets_of(resets, mask, layer.backwards(d)) for d in range(directions)]
         resets = jnp.stack(each)
     h, c = (x.astype(layer.carry_dtype) for x in initial_state)
     bias = bias.astype(layer.carry_dtype)
@@ -281,28 +282,6 @@ def _run_layer(
         )
     outputs, h, c = zip(*results, strict=True)
     return jnp.concatenate(outputs, axis=-1), (jnp.concatenate(h), jnp.concatenate(c))
-
-
-def _resets_of(resets, mask, backwards: bool) -> Bool[Array, "batch time"]:
-    """Where the state becomes zero before a step, in the order in which a direction walks.
-
-    Forwards, this is where a sequence starts. Backwards, it is the last real step of a sequence: the one
-    before the real step at which the next sequence starts.
-    """
-    if mask is not None:
-        resets = resets & mask
-    if not backwards:
-        return resets
-    batch, time = resets.shape
-    # [batch, time + 1], the first real step at or after each; `time`: none
-    steps = jnp.broadcast_to(jnp.arange(time)[None], (batch, time))
-    steps = steps if mask is None else jnp.where(mask, steps, time)
-    following = jax.lax.cummin(
-        jnp.pad(steps, ((0, 0), (0, 1)), constant_values=time), 1, reverse=True
-    )
-    starts = jnp.pad(resets, ((0, 0), (0, 1)))
-    before_start = jnp.take_along_axis(starts, following[:, 1:], axis=1)
-    return before_start if mask is None else before_start & mask
 
 
 def _in_chunks(run, inputs, mask, resets, h, c, chunk_size: int, reverse: bool):

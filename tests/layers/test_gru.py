@@ -16,8 +16,9 @@ variants = pytest.mark.parametrize("reset_after", [True, False])
 
 
 def numpy_gru(
-    x, mask, kernel, recurrent_kernel, bias, h0, recurrent_bias, *, reset_after, reverse=False
-):
+    x, mask, kernel, recurrent_kernel, bias, h0, recurrent_bias, *, reset_after, reverse=False,
+    resets=None, recurrent_scale=None,
+):  # fmt: skip
     """The textbook equations in float64, row by row and step by step. Masked steps are left out."""
 
     def sigmoid(z):
@@ -31,14 +32,19 @@ def numpy_gru(
         for t in reversed(range(time)) if reverse else range(time):
             if not mask[b, t]:
                 continue
+            if resets is not None and resets[b, t] and not reverse:
+                h[b] = 0
             x_r, x_z, x_n = np.split(x[b, t] @ kernel + bias, 3)
-            r, z = sigmoid(x_r + h[b] @ u_r), sigmoid(x_z + h[b] @ u_z)
+            dropped = h[b] if recurrent_scale is None else h[b] * recurrent_scale[b]
+            r, z = sigmoid(x_r + dropped @ u_r), sigmoid(x_z + dropped @ u_z)
             if reset_after:
-                n = np.tanh(x_n + r * (h[b] @ u_n + recurrent_bias))
+                n = np.tanh(x_n + r * (dropped @ u_n + recurrent_bias))
             else:
-                n = np.tanh(x_n + (r * h[b]) @ u_n)
+                n = np.tanh(x_n + (r * dropped) @ u_n)
             h[b] = (1 - z) * n + z * h[b]
             outputs[b, t] = h[b]
+            if resets is not None and resets[b, t] and reverse and mask[b, :t].any():
+                h[b] = 0  # the next step, an earlier one, is of another sequence
     return outputs, h
 
 
@@ -66,7 +72,7 @@ def masks():
 
 
 @partial(jax.jit, static_argnames=("reset_after", "reverse", "dtype"))
-def run(a, mask, reset_after=True, reverse=False, dtype=None):
+def run(a, mask, reset_after=True, reverse=False, dtype=None, **options):
     return gru(
         a["x"],
         a["kernel"],
@@ -78,6 +84,7 @@ def run(a, mask, reset_after=True, reverse=False, dtype=None):
         reset_after=reset_after,
         reverse=reverse,
         dtype=dtype,
+        **options,
     )
 
 
@@ -89,6 +96,38 @@ def test_equals_a_plain_numpy_loop(reset_after, reverse):
         want = numpy_gru(mask=mask, **a, reset_after=reset_after, reverse=reverse)
         for got, expected in zip(run(a, mask, reset_after, reverse), want, strict=True):
             np.testing.assert_allclose(got, expected, atol=1e-5, err_msg=pattern)
+
+
+@variants
+@pytest.mark.parametrize("reverse", [False, True])
+def test_resets_and_recurrent_dropout_equal_the_loop(reset_after, reverse):
+    a, rng = make(2), np.random.default_rng(3)
+    options = dict(
+        resets=rng.random((BATCH, TIME)) < 0.4,
+        recurrent_scale=2 * rng.integers(0, 2, (BATCH, HIDDEN)).astype(np.float32),
+    )
+    for mask in (masks()["all"], masks()["anywhere"]):
+        want = numpy_gru(mask=mask, **a, reset_after=reset_after, reverse=reverse, **options)
+        got = run(a, mask, reset_after, reverse, **options)
+        np.testing.assert_allclose(got[0], want[0], atol=2e-5)
+        np.testing.assert_allclose(got[1], want[1], atol=2e-5)
+
+
+def test_recurrent_dropout_draws_one_mask_for_all_steps():
+    layer = GRU(FEATURES, HIDDEN, recurrent_dropout=0.5, rngs=nnx.Rngs(0))
+    a = make(4)
+    with pytest.raises(ValueError, match="recurrent_scale: expected the sequence's dropout mask"):
+        layer.step(layer.initial_state(BATCH), a["x"][:, 0])
+    copy = nnx.clone(layer)  # draws the same mask
+    scale = copy.recurrent_dropout_mask(jnp.asarray(a["x"]))
+    assert set(np.unique(scale)) <= {0, 2}
+    outputs, h = layer(a["x"])
+    carry = layer.initial_state(BATCH)
+    for t in range(TIME):
+        carry, output = layer.step(carry, a["x"][:, t], recurrent_scale=scale)
+        np.testing.assert_allclose(output, outputs[:, t], atol=1e-6)
+    layer.eval()
+    assert np.abs(layer(a["x"])[1] - h).max() > 1e-3
 
 
 @variants
@@ -244,7 +283,7 @@ def test_steps_equal_the_scan(reset_after):
     np.testing.assert_allclose(h, last, atol=1e-6)
     with pytest.raises(ValueError, match=r"inputs: expected \[batch, features\], got shape"):
         layer.step(h, a["x"])
-    with pytest.raises(ValueError, match="dropout: expected 0, or model.eval"):
+    with pytest.raises(ValueError, match="input_scale: expected the sequence's dropout mask"):
         GRU(FEATURES, HIDDEN, dropout=0.5, rngs=nnx.Rngs(0)).step(h, a["x"][:, 0])
 
 

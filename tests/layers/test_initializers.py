@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bahdanau_jax.layers import LSTM, BahdanauAttention, BiLSTM
+from bahdanau_jax.layers import LSTM, BahdanauAttention, BiGRU, BiLSTM
 
 GLOROT, ORTHOGONAL = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
 
@@ -63,6 +63,14 @@ def test_recurrent_layers_take_initializers():
         found = parameters(direction)
         assert {name: set(x.flat) for name, x in found.items()} == {
             "kernel": {1.0}, "recurrent_kernel": {2.0}, "bias": {3.0},
+        }  # fmt: skip
+    gru = BiGRU(
+        3, 2, kernel_init=of(1), recurrent_kernel_init=of(2), bias_init=of(3), rngs=nnx.Rngs(0)
+    )
+    for direction in (gru.forward, gru.backward):
+        found = parameters(direction)
+        assert {name: set(x.flat) for name, x in found.items()} == {
+            "kernel": {1.0}, "recurrent_kernel": {2.0}, "bias": {3.0}, "recurrent_bias": {3.0},
         }  # fmt: skip
     drawn = LSTM(3, 2, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(0)).bias[...]
     assert len(set(np.asarray(drawn))) == 8
