@@ -34,6 +34,8 @@ def test_int16_is_refused_until_it_was_compared(tiny_run, tmp_path):
         InputError, match="int16.json is missing; `python -m experiments.int16 --workdir="
     ):
         Predictor.load(run, products="int16")
+    assert "test texts: accuracy" in check(run, 0.0005, "test")
+    assert not (run / "int16.json").exists()
     assert "20 validation texts: accuracy" in check(run, 0.0005)
     rounded, exact = Predictor.load(run, products="int16"), Predictor.load(run)
     assert "int16" in rounded.products
