@@ -18,6 +18,8 @@ from bahdanau_jax.layers import scan, self_check
 from bahdanau_jax.layers.dtypes import takes_tf32
 from bahdanau_jax.layers.layer import Arguments, Layer
 
+PRODUCTS = (self_check.FLOAT32, self_check.TF32)
+
 
 class Call(NamedTuple):
     """The arrays that cuDNN takes.

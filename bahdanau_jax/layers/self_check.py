@@ -6,11 +6,15 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from bahdanau_jax.layers import scan
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-TOLERANCE = 1e-4  # relative; TF32 would differ by 1e-3
+# The kinds of products: the dtype, the precision that is asked for, and the relative error that may be.
+FLOAT32 = (np.dtype(np.float32), "highest", 1e-4)
+TF32 = (np.dtype(np.float32), "tensorfloat32", 1e-2)
+BFLOAT16 = (np.dtype(jnp.bfloat16), None, 5e-2)
 
 
 def on_a_gpu(module: ModuleType, name: str) -> str | None:
@@ -26,51 +30,82 @@ def on_a_gpu(module: ModuleType, name: str) -> str | None:
 
 
 def differs_from_scan(module: ModuleType, name: str) -> str | None:
-    """Compares results and gradients in float32.
+    """Compares results and gradients with those of the scan in float32.
 
     Args:
-      module: has `run_saving`, `gradients` and `record_size`; see implementations.py.
+      module: has `run_saving`, `gradients`, `record_size`, and the kinds of its `PRODUCTS`.
       name: what messages call it.
     """
+    for dtype, precision, tolerance in module.PRODUCTS:
+        arguments, of_results = _draw(dtype)
+        try:
+            with jax.default_matmul_precision(precision):
+                got = _results_and_gradients(module, dtype, arguments, of_results)
+            with jax.default_matmul_precision("highest"):
+                exact = jax.tree.map(_float32, (arguments, of_results))
+                want = _results_and_gradients(_Scan, FLOAT32[0], *exact)
+        except Exception as error:  # whatever the plugin, XLA or the driver raises
+            return f"{name} failed on a small input ({' '.join(str(error).split())[:150]})"
+        worst = max(
+            float(np.abs(np.asarray(a, np.float32) - b).max() / np.abs(b).max())
+            for a, b in zip(got, want, strict=True)
+        )
+        if not worst < tolerance:  # a NaN fails
+            return f"{name} differs from the scan by {worst:.1e}"
+    return None
+
+
+class _Scan:
+    """The scan, called as the other implementations are."""
+
+    @staticmethod
+    def record_size(layer: Layer, arguments: Arguments) -> int:
+        return 0
+
+    @staticmethod
+    def run_saving(layer: Layer, arguments: Arguments, size: int):
+        return scan.run_saving(layer, arguments)
+
+    gradients = staticmethod(scan.gradients)
+
+
+def _results_and_gradients(module, dtype: np.dtype, arguments: Arguments, of_results):
+    layer = Layer(reverse=False, dtype=dtype)
+
+    def run(arguments, of_results):
+        size = module.record_size(layer, arguments)
+        results, records = module.run_saving(layer, arguments, size)
+        return *results, *module.gradients(layer, arguments, records, of_results)
+
+    return jax.device_get(jax.jit(run)(arguments, of_results))
+
+
+def _draw(dtype: np.dtype) -> tuple[Arguments, tuple]:
+    """Draws a small masked input, and the gradients of its results."""
     rng = np.random.default_rng(0)
     batch, time, features, hidden = 4, 7, 5, 3
 
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+    def draw(*shape, dtype=np.float32):
+        return jnp.asarray(rng.normal(size=shape), dtype)
 
     mask = rng.random((batch, time)) < 0.6
     mask[0] = False
-    layer = Layer(reverse=False, dtype=np.dtype(np.float32))
     arguments = Arguments(
-        draw(batch, time, features),
+        draw(batch, time, features, dtype=dtype),
         jnp.asarray(mask),
-        draw(2, batch, features),
-        draw(2, features, 4 * hidden),
-        draw(2, hidden, 4 * hidden),
+        draw(2, batch, features, dtype=dtype),
+        draw(2, features, 4 * hidden, dtype=dtype),
+        draw(2, hidden, 4 * hidden, dtype=dtype),
         draw(2, 4 * hidden),
         draw(2, batch, hidden),
         draw(2, batch, hidden),
     )
-    of_results = draw(batch, time, 2 * hidden), draw(2, batch, hidden), draw(2, batch, hidden)
-    try:
-
-        def by_module(arguments, of_results):
-            size = module.record_size(layer, arguments)
-            results, records = module.run_saving(layer, arguments, size)
-            return *results, *module.gradients(layer, arguments, records, of_results)
-
-        def by_scan(arguments, of_results):
-            results, records = scan.run_saving(layer, arguments)
-            return *results, *scan.gradients(layer, arguments, records, of_results)
-
-        with jax.default_matmul_precision("highest"):  # else the scan's products are TF32 on a GPU
-            got, want = (
-                jax.device_get(jax.jit(f)(arguments, of_results)) for f in (by_module, by_scan)
-            )
-    except Exception as error:  # whatever the plugin, XLA or the driver raises
-        return f"{name} failed on a small input ({' '.join(str(error).split())[:150]})"
-    worst = max(
-        float(np.abs(a - b).max() / np.abs(b).max()) for a, b in zip(got, want, strict=True)
+    return arguments, (
+        draw(batch, time, 2 * hidden, dtype=dtype),
+        draw(2, batch, hidden),
+        draw(2, batch, hidden),
     )
-    # Written so that a NaN fails.
-    return None if worst < TOLERANCE else f"{name} differs from the scan by {worst:.1e}"
+
+
+def _float32(x: Array) -> Array:
+    return x if x.dtype == jnp.bool_ else x.astype(jnp.float32)

@@ -137,7 +137,7 @@ def test_jax_gets_its_arguments_in_its_order(monkeypatch):
         x, h_0, c_0, w, seq_lengths,
         input_size, hidden_size, num_layers, dropout, bidirectional, precision,
     ):  # fmt: skip
-        assert (num_layers, dropout, precision) == (1, 0, jax.lax.Precision.HIGHEST)
+        assert (num_layers, dropout, precision) == (1, 0, cudnn._precision())
         sizes = cudnn.rnn_sizes(input_size, hidden_size, 1 + bidirectional)
         results, reserve = forward(cudnn.Call(x, h_0, c_0, w), seq_lengths, sizes)
         return results, (x, h_0, c_0, w, seq_lengths, results[0], reserve)

@@ -24,6 +24,7 @@ LARGEST_TF32 = 96  # of more, the weights would not fit in the registers
 STATIC = 24 * 1024  # at most so many bytes of a block's shared memory are declared in the kernels
 AHEAD = 4  # as in common.cuh
 BLOCKS = 128  # that run at the same time on a large GPU
+PRODUCTS = (self_check.FLOAT32, self_check.TF32, self_check.BFLOAT16)
 DTYPES = (np.dtype(np.float32), np.dtype(jnp.bfloat16))
 
 
