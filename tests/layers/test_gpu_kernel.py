@@ -137,10 +137,8 @@ def both(layer, arguments, of_results):
 
 CASES = [
     dict(directions=2, reverse=False, masked=True, scaled=True, hidden=8),
-    dict(directions=1, reverse=True, masked=True, scaled=False, hidden=5),
-    dict(directions=1, reverse=False, masked=False, scaled=True, hidden=13),
+    dict(directions=1, reverse=True, masked=True, scaled=False, hidden=21),
     dict(directions=2, reverse=True, masked=False, scaled=False, hidden=64),
-    dict(directions=2, reverse=False, masked=True, scaled=False, hidden=100),
     dict(directions=1, reverse=False, masked=True, scaled=False, hidden=128),
 ]
 

@@ -82,7 +82,8 @@ struct Walk {
   }
 };
 
-static __device__ Walk find_walk(const int* order, const unsigned char* mask, int batch, int time, unsigned* bits) {
+static __device__ Walk find_walk(
+    const int* order, const unsigned char* mask, int batch, int time, unsigned* bits) {
   __shared__ int bounds[2];
   const int tid = threadIdx.x, words = (time + 31) / 32;
   if (tid == 0) {
@@ -130,7 +131,8 @@ struct ProjectionCopier {
   __device__ __forceinline__ void start(Stored* place, int t) const {
 #pragma unroll
     for (int n = 0; n < MINE; ++n)
-      if (threadIdx.x + n * GATES < ALL) start_copy(place + offset[n], source[n] + static_cast<long long>(t) * GATES);
+      if (threadIdx.x + n * GATES < ALL)
+        start_copy(place + offset[n], source[n] + static_cast<long long>(t) * GATES);
   }
 };
 

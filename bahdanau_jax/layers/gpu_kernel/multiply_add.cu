@@ -1,7 +1,8 @@
 // Products in float32, by multiply-adds. From HIDDEN = 112 on, a part of the weights is in shared memory.
 //
 // A step is one product of the state and the weights, a sum over the threads that shared it, the activations,
-// and one barrier. Further macro: IN_REGISTERS, how many of the HIDDEN/4 weight vectors a thread keeps in registers.
+// and one barrier. Further macro: IN_REGISTERS, how many of its HIDDEN/4 vectors of weights a thread keeps in
+// registers.
 
 #define VECTORS (HIDDEN / 4)  // float4 of weights for each thread
 // Of a row in shared memory; 8 more, so that the lanes of a warp find theirs in different banks.
@@ -37,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
     const float* __restrict__ recurrent_kernel,    // [directions, hidden, 4*hidden]
     const float* __restrict__ first_h,             // [directions, batch, hidden]
     const float* __restrict__ first_c,
-    float* __restrict__ outputs,                  // [batch, time, directions*hidden]
+    float* __restrict__ outputs,                   // [batch, time, directions*hidden]
     float* __restrict__ last_h,                    // [directions, batch, hidden]
     float* __restrict__ last_c
 #if SAVING
@@ -71,7 +72,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
     }
   }
 
-  const Walk walk = find_walk(order, mask, batch, time, reinterpret_cast<unsigned*>(places + AHEAD * ROWS * FORWARD_ROW));
+  unsigned* const bits = reinterpret_cast<unsigned*>(places + AHEAD * ROWS * FORWARD_ROW);
+  const Walk walk = find_walk(order, mask, batch, time, bits);
   const int found = find_row(order, batch, slot);
   const bool exists = found >= 0;
   const long long row = exists ? found : 0, steps = row * time;
@@ -116,7 +118,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
     float4 sums[4] = {};  // of each gate, all rows
 #pragma unroll
     for (int m = 0; m < VECTORS; ++m) {
-      const float4 w = m < IN_REGISTERS ? weights[m < IN_REGISTERS ? m : 0] : more_weights[(m - IN_REGISTERS) * GATES + tid];
+      const float4 w = m < IN_REGISTERS ? weights[m < IN_REGISTERS ? m : 0]
+                                        : more_weights[(m - IN_REGISTERS) * GATES + tid];
       const float4 before = now[slot + 4 * m];
       sums[0] = multiply_add(w.x, before, sums[0]);
       sums[1] = multiply_add(w.y, before, sums[1]);
@@ -204,7 +207,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_backward(
     }
   }
 
-  const Walk walk = find_walk(order, mask, batch, time, reinterpret_cast<unsigned*>(places + AHEAD * ROWS * BACKWARD_ROW));
+  unsigned* const bits = reinterpret_cast<unsigned*>(places + AHEAD * ROWS * BACKWARD_ROW);
+  const Walk walk = find_walk(order, mask, batch, time, bits);
   const int found = find_row(order, batch, slot);
   const bool exists = found >= 0;
   const long long row = exists ? found : 0, steps = row * time;
@@ -264,7 +268,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_backward(
     float4 sums[4] = {};  // of each unit, all rows
 #pragma unroll
     for (int m = 0; m < VECTORS; ++m) {
-      const float4 w = m < IN_REGISTERS ? weights[m < IN_REGISTERS ? m : 0] : more_weights[(m - IN_REGISTERS) * GATES + tid];
+      const float4 w = m < IN_REGISTERS ? weights[m < IN_REGISTERS ? m : 0]
+                                        : more_weights[(m - IN_REGISTERS) * GATES + tid];
       const float4 gates = now[lane + 16 * m];
       sums[0] = multiply_add(w.x, gates, sums[0]);
       sums[1] = multiply_add(w.y, gates, sums[1]);

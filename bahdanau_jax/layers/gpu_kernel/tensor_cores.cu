@@ -5,8 +5,8 @@
 // `mma` wants them, for all steps. The second factor goes through shared memory. `mma` has 8 columns, so a block
 // has at most 8 rows.
 //
-// A term of a sum may be at any place. Lane n of a warp holds, of `mma`'s factors, what belongs to the quarter n % 4.
-// We give each quarter neighbouring terms, so that a lane reads two words at once.
+// A term of a sum may be at any place. Lane n of a warp holds, of `mma`'s factors, what belongs to the quarter
+// n % 4. We give each quarter neighbouring terms, so that a lane reads two words at once.
 //
 // The factors are bfloat16 if arrays are, else TF32.
 
@@ -60,8 +60,9 @@ static __device__ __forceinline__ unsigned pack(float first, float second) {
 #define QUARTER SPREAD(WORDS)
 #define STATE_ROW (4 * QUARTER + 2)
 
-// Places a factor of row `row`.
-static __device__ __forceinline__ void put(unsigned* words, int row, int row_size, int quarter_size, int terms, int term, float value) {
+// Places the factor of a row's term. A quarter of the row has `terms` terms in `quarter_size` words.
+static __device__ __forceinline__ void put(unsigned* words, int row, int row_size, int quarter_size, int terms,
+                                           int term, float value) {
   const int quarter = term / terms, at = row * row_size + quarter * quarter_size + term % terms / FACTORS;
 #if BFLOAT16
   reinterpret_cast<unsigned short*>(words + at)[term % FACTORS] = to_stored(value);
@@ -70,8 +71,8 @@ static __device__ __forceinline__ void put(unsigned* words, int row, int row_siz
 #endif
 }
 
-// A warp computes the four gates of 8 units: a tile of i and f, and a tile of g and o. A lane owns one of the units
-// in two rows.
+// A warp computes the four gates of 8 units: a tile of i and f, and a tile of g and o. A lane owns one of the
+// units in two rows.
 extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
     const int* __restrict__ sizes,
     const int* __restrict__ order,               // [batch]
@@ -115,7 +116,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
       }
   }
 
-  const Walk walk = find_walk(order, mask, batch, time, reinterpret_cast<unsigned*>(places + AHEAD * ROWS * FORWARD_ROW));
+  unsigned* const bits = reinterpret_cast<unsigned*>(places + AHEAD * ROWS * FORWARD_ROW);
+  const Walk walk = find_walk(order, mask, batch, time, bits);
   const int count = walk.end - walk.begin;
   const int from = backwards ? walk.end - 1 : walk.begin, by = backwards ? -1 : 1;
   bool exists[2];
@@ -180,10 +182,13 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const bool real = walk.real(2 * quarter + r, t);
-      const float i = sigmoid(sums[0][0][r] + sums[0][1][r]), f = sigmoid(sums[0][0][2 + r] + sums[0][1][2 + r]);
-      const float g = tanh_of(sums[1][0][r] + sums[1][1][r]), o = sigmoid(sums[1][0][2 + r] + sums[1][1][2 + r]);
+      const float i = sigmoid(sums[0][0][r] + sums[0][1][r]);
+      const float f = sigmoid(sums[0][0][2 + r] + sums[0][1][2 + r]);
+      const float g = tanh_of(sums[1][0][r] + sums[1][1][r]);
+      const float o = sigmoid(sums[1][0][2 + r] + sums[1][1][2 + r]);
       const float new_c = f * c[r] + i * g, new_h = o * tanh_of(new_c);
-      put(state[(n + 1) & 1], 2 * quarter + r, STATE_ROW, QUARTER, HIDDEN / 4, unit, real ? new_h : h[r]);
+      const float kept_h = real ? new_h : h[r];
+      put(state[(n + 1) & 1], 2 * quarter + r, STATE_ROW, QUARTER, HIDDEN / 4, unit, kept_h);
       if (exists[r]) {
         const long long step = steps[r] + t;
         output[step * (DIRECTIONS * HIDDEN)] = to_stored(real ? new_h : 0.0f);
@@ -197,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
         at[5 * plane] = to_stored(o);
 #endif
       }
-      h[r] = real ? new_h : h[r];
+      h[r] = kept_h;
       c[r] = real ? new_c : c[r];
     }
     wait_for_copies();
@@ -217,8 +222,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_forward(
 #define HALF_QUARTER SPREAD(HALF_WORDS)
 #define HALF_ROW (4 * HALF_QUARTER + 2)
 
-// Two warps share a tile of 16 units: one sums over the gates i and f, the other over g and o. They exchange their
-// sums, and each owns 8 of the units.
+// Two warps share a tile of 16 units: one sums over the gates i and f, the other over g and o. They exchange
+// their sums, and each owns 8 of the units.
 extern "C" __global__ void __launch_bounds__(GATES) lstm_backward(
     const int* __restrict__ sizes,
     const int* __restrict__ order,
@@ -261,7 +266,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_backward(
       }
   }
 
-  const Walk walk = find_walk(order, mask, batch, time, reinterpret_cast<unsigned*>(places + AHEAD * ROWS * BACKWARD_ROW));
+  unsigned* const bits = reinterpret_cast<unsigned*>(places + AHEAD * ROWS * BACKWARD_ROW);
+  const Walk walk = find_walk(order, mask, batch, time, bits);
   // From the last step that the forward pass ran to its first.
   const int count = walk.end - walk.begin;
   const int from = backwards ? walk.begin : walk.end - 1, by = backwards ? 1 : -1;
@@ -303,7 +309,8 @@ extern "C" __global__ void __launch_bounds__(GATES) lstm_backward(
     const int ahead = n + AHEAD - 1, t = from + by * n;
     if (ahead < count) copier.start(places + ahead % AHEAD * ROWS * BACKWARD_ROW, from + by * ahead);
     commit_copies();
-    const Stored* record = places + n % AHEAD * ROWS * BACKWARD_ROW + 2 * quarter % ROWS * BACKWARD_ROW + unit;
+    const Stored* record =
+        places + n % AHEAD * ROWS * BACKWARD_ROW + 2 * quarter % ROWS * BACKWARD_ROW + unit;
     const bool real[2] = {walk.real(2 * quarter, t), walk.real(2 * quarter + 1, t)};
     float forget[2];
     float of_new_c[2];
