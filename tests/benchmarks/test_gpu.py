@@ -18,7 +18,7 @@ def test_it_measures_a_row_and_says_what_fails(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert list(found) == ["ours fused float32", "ours scan tf32"]
-    assert "the platform is cpu, and fused is for cuda" in found["ours fused float32"]["failed"]
+    assert "'fused', which runs on cuda alone" in found["ours fused float32"]["failed"]
     scan = found["ours scan tf32"]
     for what in ("layer", "step", "of ten"):
         assert 0 < scan[what]["least"] <= scan[what]["median"] <= scan[what]["most"]
