@@ -53,7 +53,7 @@ def warnings_of(dataset: Dataset, tokenizer: str = "words") -> list[str]:
       >>> examples = Examples(["dull", "fine", "good"], np.array([0, 1, 1]), ["0", "1", "2"])
       >>> part = examples.take([1])
       >>> warnings_of(Dataset("x", ("neg", "pos"), examples.take([0, 2]), part, lambda: part, ""))[0]
-      'warning: classes with a single text, which train keeps: neg'
+      'warning: classes with a single text, kept in train and never tested: neg'
     """
     names, parts = dataset.label_names, _known_parts(dataset)
     counts = {part: _counts(examples, names) for part, examples in parts.items()}
@@ -62,7 +62,9 @@ def warnings_of(dataset: Dataset, tokenizer: str = "words") -> list[str]:
         found.append(f"a single class, {names[0][:20]}; training needs two or more")
     total = np.sum(list(counts.values()), axis=0)
     if (total == 1).any():
-        found.append(f"classes with a single text, which train keeps: {_list(names, total == 1)}")
+        found.append(
+            f"classes with a single text, kept in train and never tested: {_list(names, total == 1)}"
+        )
     for part, count in counts.items():
         lacks = (count == 0) & (total > 1)
         if count.any() and lacks.any():
@@ -82,8 +84,8 @@ def warnings_of(dataset: Dataset, tokenizer: str = "words") -> list[str]:
     unspaced = {name: share for name, share in scripts.items() if name in _WITHOUT_SPACES}
     if tokenizer in SPLIT_AT_SPACES and sum(unspaced.values()) > 0.3:
         found.append(
-            f"{sum(unspaced.values()):.0%} of the letters are {', '.join(unspaced)}, which is written without "
-            'spaces, so that whole clauses count as words; set config.tokenizer.name="characters"'
+            f"{sum(unspaced.values()):.0%} of the letters ({', '.join(unspaced).lower()}) are written without "
+            'spaces between words, so whole clauses count as words; set config.tokenizer.name="characters"'
         )
     return [f"warning: {line}" for line in found]
 
@@ -103,8 +105,9 @@ def check_trainable(dataset: Dataset) -> None:
         if not len(examples):
             total = sum(map(len, _known_parts(dataset).values()))
             raise InputError(
-                f"the {part} part of {dataset.name} is empty: {total:,} texts of {len(names):,} classes do "
-                f"not suffice to cut it out; expected more texts, or config.data.{part}_path or {part}_size"
+                f"the {part} part of {dataset.name} is empty: {total:,} texts of {len(names):,} classes do not "
+                "suffice to cut it out, since each class keeps a text in train and copies stay together; "
+                f"expected more texts that differ, or config.data.{part}_path"
             )
 
 
@@ -171,13 +174,13 @@ def _repeated(parts: dict[str, Examples]) -> Iterable[str]:
         _, first, inverse = np.unique(train, return_index=True, return_inverse=True)
         other = int((labels != labels[first][inverse]).sum())
         disagree = f", {other:,} of them with another label" if other else ""
-        yield f"{copies:,} texts of train are copies of others{disagree}"
+        yield f"texts of train that repeat an earlier one: {copies:,}{disagree}"
     for part, examples in list(parts.items())[1:]:
         hashes = np.sort(hashes_of(examples.texts))
         places = np.searchsorted(ordered, hashes)  # as np.isin, in a tenth of its time
         shared = int((ordered[np.minimum(places, len(ordered) - 1)] == hashes).sum())
         if shared:
-            yield f"{shared:,} texts of {part} are also in train, so {part} measures too well"
+            yield f"texts of {part} that are also in train: {shared:,}; figures on {part} will be too good"
 
 
 def _list(names: Sequence[str], chosen: np.ndarray) -> str:

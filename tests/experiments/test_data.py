@@ -25,7 +25,7 @@ def test_the_table_names_what_was_read(path, capsys):
         "texts 49 6 6",
         "neg 24 (49.0%) 3 (50.0%) 3 (50.0%)",
         "scripts: latin 100.0%",
-        "warning: classes with a single text, which train keeps: Pos",
+        "warning: classes with a single text, kept in train and never tested: Pos",
         "warning: the labels 'Pos' and 'pos' differ only by case or blanks",
         'reviews.tsv:2 [pos] a "fine film 0',
     ):
