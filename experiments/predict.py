@@ -42,6 +42,7 @@ from typing import IO
 
 import numpy as np
 from absl import flags
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -84,11 +85,11 @@ def show(console: Console, text: str, prediction: Prediction) -> None:
             f"  (the model reads the last {len(read.spans)} of {read.unread + len(read.spans)} words)"
         )
     order = np.argsort(-prediction.weights, kind="stable")[:HEAVIEST]
-    width = max(len(prediction.words[i]) for i in order)
+    width = max(cell_len(printable(prediction.words[i])) for i in order)
     for i in order:
         word = Text(printable(prediction.words[i]), shade_of(read, float(prediction.weights[i])))
         note = "" if prediction.known[i] else "  (not in the vocabulary)"
-        blanks = " " * (width - len(word))
+        blanks = " " * (width - word.cell_len)
         console.print(Text.assemble("  ", word, f"{blanks}  {prediction.weights[i]:6.1%}{note}"))
     console.print(Text(f"  all even: {1 / len(prediction.words):.1%} each\n", style="dim"))
 

@@ -13,7 +13,7 @@ from bahdanau_jax.token_ids import FIRST_WORD, START, UNKNOWN
 
 SPECIAL_WORDS = {START: "<start>", UNKNOWN: "<unk>", 3: "<unused>"}
 
-_FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+_FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r'
 _TO_SPACE = str.maketrans(_FILTERED, " " * len(_FILTERED))
 _WORD = re.compile(f"[^ {re.escape(_FILTERED)}]+")
 _WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
@@ -23,7 +23,8 @@ _BREAK = "<br />"
 def split_words(text: str, *, marks: bool = False) -> list[str]:
     """Splits a text into lower-case words, by Keras's rule: punctuation becomes spaces.
 
-    The apostrophe and white space other than space, tab and newline stay part of a word.
+    The apostrophe and white space other than space, tab, LF and CR stay part of a word. Keras keeps CR too,
+    which no review of IMDB has: with it, the last word of a line would be another word in files of Windows.
 
     With `marks`, each punctuation mark is a word of its own, except apostrophes and hyphens inside words.
     The line break "<br />" is dropped.

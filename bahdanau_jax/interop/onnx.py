@@ -26,7 +26,7 @@ from bahdanau_jax.runs.safe_files import write_bytes
 from bahdanau_jax.token_ids import FIRST_WORD, PAD, START, UNKNOWN
 
 _RULES = {
-    "words": r"""lower-case; each of !"#$%&()*+,-./:;<=>?@[\]^_`{|}~, tab and newline becomes a space; """
+    "words": r"""lower-case; each of !"#$%&()*+,-./:;<=>?@[\]^_`{|}~, tab, LF and CR becomes a space; """
     "split at spaces",
     "marks": r"'<br />' becomes a space; the words are the matches of \w+(?:['’-]\w+)*|[^\w\s]; lower-case",
 }

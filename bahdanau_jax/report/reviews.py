@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from unicodedata import category
@@ -17,7 +18,8 @@ HIT_WORDS = 200  # most words of a correct prediction that is shown
 WORDS_SHOWN = 24
 LEAST_OCCURRENCES = 20  # of a word among the most attended
 SHADES = 9  # shade 0 is unshaded
-_KEPT = "\n\t\u200c\u200d"  # the joiners shape Persian, Indic scripts and emoji
+# Line ends, joiners (which shape Persian, Indic scripts and emoji), and what is invisible by design.
+_KEPT = "\n\t\u200c\u200d\u00ad\u200b\u2060\ufeff"
 
 
 def shown(run: Run, *, mistakes: bool) -> list[dict[str, Any]]:
@@ -56,18 +58,20 @@ def shaded(text: str, prediction: Prediction) -> dict[str, Any]:
     read = words_read(text, prediction)
     even = 1 / max(len(prediction.words), 1)
     at = read.spans[0][0] if read.unread else 0
-    unread, pieces = _printable(text[:at]), []
+    text = _printable(text)
+    unread, pieces = text[:at], []
     for (start, end), weight, known in zip(read.spans, read.weights, read.known, strict=True):
-        pieces.append((_printable(text[at:start]), 0, 0.0, True))
+        pieces.append((text[at:start], 0, 0.0, True))
         shade = max(0, round(SHADES * (float(weight) - even) / max(read.top - even, 1e-9)))
-        pieces.append((_printable(text[start:end]), shade, float(weight) / even, bool(known)))
+        pieces.append((text[start:end], shade, float(weight) / even, bool(known)))
         at = end
-    pieces.append((_printable(text[at:]), 0, 0.0, True))
+    pieces.append((text[at:], 0, 0.0, True))
     return {"pieces": pieces, "unread": unread, "top": read.top / even}
 
 
 def _printable(text: str) -> str:
-    """Replaces unprintable characters, including those that reverse the writing direction."""
+    """Replaces unprintable characters, also those that reverse the writing direction, one for one."""
+    text = re.sub("[\r\u2028\u2029]", "\n", text.replace("\r\n", " \n"))
     return "".join(
         c if c.isprintable() or c in _KEPT or category(c) == "Zs" else "\ufffd" for c in text
     )
