@@ -10,8 +10,10 @@ import pytest
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 
+from bahdanau_jax import Predictor
 from bahdanau_jax.data import files
-from experiments import baseline
+from bahdanau_jax.training import train
+from experiments import baseline, imdb_best
 
 N = 40
 
@@ -91,15 +93,22 @@ def test_trec(tmp_path):
     assert len(found) == N + 1
 
 
-def test_ag_news(tmp_path):
+def write_ag_news(path):
     """No header, every field quoted: class, title, description."""
-    path = tmp_path / "train.csv"
+    subjects = ("war", "match", "bank", "chip")
     path.write_text(
-        "".join(f'"{i % 4 + 1}","Title, {i}","He said ""no"" \\$ {i}"\n' for i in range(N))
+        "".join(
+            f'"{i % 4 + 1}","A {subjects[i % 4]}, {i}","He said ""no"" \\$ {i}"\n' for i in range(N)
+        )
     )
+
+
+def test_ag_news(tmp_path):
+    path = tmp_path / "train.csv"
+    write_ag_news(path)
     dataset = load_files(str(path), label="1", text="2,3")
     assert dataset.label_names == ("1", "2", "3", "4")
-    assert everything(dataset)['Title, 5\nHe said "no" \\$ 5'] == "2"
+    assert everything(dataset)['A match, 5\nHe said "no" \\$ 5'] == "2"
     assert len(everything(dataset)) == N
     assert "no header" in dataset.notes[0]
 
@@ -118,17 +127,51 @@ def test_sms_spam(tmp_path):
     assert "comma-separated, quoting, windows-1252" in dataset.notes[0]
 
 
-def test_20_newsgroups(tmp_path):
+GROUPS = ("alt.atheism", "rec.autos", "sci.space")
+
+
+def write_20_newsgroups(root):
     """A folder for each group, files without ending, some in latin-1."""
-    for group in ("alt.atheism", "sci.space"):
-        (tmp_path / "20news-bydate-train" / group).mkdir(parents=True)
+    for group in GROUPS:
+        (root / group).mkdir(parents=True)
         for i in range(20):
             content = f"From: a@b.c ({group})\nSubject: Ren\xe9 {i}\n\nText".encode("latin-1")
-            (tmp_path / "20news-bydate-train" / group / str(49960 + i)).write_bytes(content)
+            (root / group / str(49960 + i)).write_bytes(content)
+
+
+def test_20_newsgroups(tmp_path):
+    write_20_newsgroups(tmp_path / "20news-bydate-train")
     dataset = load_files(str(tmp_path / "20news-bydate-train"))
-    assert dataset.label_names == ("alt.atheism", "sci.space")
+    assert dataset.label_names == GROUPS
     assert all("René" in text for text in everything(dataset))
-    assert any("texts that are not UTF-8, read as windows-1252: 40 " in x for x in dataset.notes)
+    assert any("texts that are not UTF-8, read as windows-1252: 60 " in x for x in dataset.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("write", "fields", "names"),
+    [
+        (write_ag_news, {"text": "2,3", "label": "1"}, ("1", "2", "3", "4")),
+        (write_20_newsgroups, {}, GROUPS),
+    ],
+)
+def test_the_best_recipe_trains_on_more_than_two_classes(tmp_path, write, fields, names):
+    write(tmp_path / "train.csv")
+    config = imdb_best.get_config()
+    config.data.source, config.data.path = "files", str(tmp_path / "train.csv")
+    config.data.validation_size = config.data.test_size = 0
+    config.data.update(fields)
+    config.init_from, config.vocab_size = "", 100
+    config.max_length, config.bucket_lengths = 16, (16,)
+    config.model.embedding_features = config.model.hidden_features = 4
+    config.model.attention_units, config.model.head_features = 4, 4
+    config.model.ngram_rows, config.batch_size, config.epochs = 4096, 16, 1
+    result = train.train_and_evaluate(config, tmp_path / "run")
+    assert result["splits"]["test"]["accuracy"] == 1  # of the n-grams: a word tells the class
+    [prediction] = Predictor.load(tmp_path / "run")(["a chip of rec.autos"])
+    assert prediction.probabilities.shape == (len(names),)
+    assert prediction.probabilities.sum() == pytest.approx(1)
+    assert prediction.label == names[prediction.probabilities.argmax()]
 
 
 @pytest.mark.parametrize("ending", ["json", "json.gz", "jsonl", "ndjson.zst"])
