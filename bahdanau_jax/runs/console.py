@@ -28,7 +28,16 @@ Log = Callable[[str], None]
 
 def make_console(file: IO[str] | None = None) -> Console:
     """A console for stdout, or for `file`. Outside a terminal it has 100 columns and no colours."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False, emoji=False)
+    # Jupyter and FORCE_COLOR would put control codes into files, and Jupyter a progress bar into its outputs.
+    plain = file is not None or Console().is_jupyter
+    console = Console(
+        file=file or sys.stdout,
+        force_terminal=False if plain else None,
+        force_jupyter=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console

@@ -184,6 +184,17 @@ def test_no_control_codes_where_stdout_is_no_terminal(tmp_path):
     assert "\x1b" not in printed(shown.show_result, result(tmp_path))
 
 
+def test_no_control_codes_in_text_for_files_whatever_the_environment_forces(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    table = shown.layer_table(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    text = shown.plain_text(table)
+    assert "kernel[2,3]" in text and "\x1b" not in text
+    shown.make_console().print(table)
+    printed = capsys.readouterr().out
+    assert "kernel[2,3]" in printed and "\x1b" not in printed
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (185, "3 min 05 s"),
