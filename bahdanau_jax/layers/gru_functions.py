@@ -200,9 +200,10 @@ def _run(arrays, *, reverse: bool, reset_after: bool, dtype: DTypeLike | None):
         resets = resets_of(resets, mask, reverse)
     # [time, batch, 1]
     real, resets = (None if x is None else x.T[:, :, None] for x in (mask, resets))
-    h, *weights, projected, real, resets = vary_alike(
+    h, recurrent_kernel, recurrent_bias, recurrent_scale, projected, real, resets = vary_alike(
         (h, recurrent_kernel, recurrent_bias, recurrent_scale, projected, real, resets)
     )
+    weights = recurrent_kernel, recurrent_bias, recurrent_scale
 
     def step(h, xs):
         projected, real, reset = xs

@@ -85,7 +85,7 @@ def _draw(dtype: np.dtype) -> tuple[Arguments, tuple]:
     rng = np.random.default_rng(0)
     batch, time, features, hidden = 4, 7, 5, 3
 
-    def draw(*shape, dtype=np.float32):
+    def draw(*shape, dtype=FLOAT32[0]):
         return jnp.asarray(rng.normal(size=shape), dtype)
 
     mask = rng.random((batch, time)) < 0.6
