@@ -57,12 +57,13 @@ def _blocks(stream: IO[bytes], encoding: str) -> Iterator[list[bytes]]:
     while data:
         if decoder is not None:
             data = decoder.decode(data).encode("utf-8", "replace")
-        if after_return:
-            data = data.removeprefix(b"\n")
-        after_return = data.endswith(b"\r")
-        *lines, rest = _LINE_END.split(rest + data)
-        if lines:
-            yield lines
+        if data:  # else a half of a character
+            if after_return:
+                data = data.removeprefix(b"\n")
+            after_return = data.endswith(b"\r")
+            *lines, rest = _LINE_END.split(rest + data)
+            if lines:
+                yield lines
         data = stream.read1(_BLOCK)  # pyright: ignore[reportAttributeAccessIssue]
     if rest:
         yield [rest]

@@ -27,6 +27,12 @@ def lines(data, cuts=(), encoding="", count=lambda what, line: None):
     return [line for block in text_lines(Pipe(blocks), count, encoding) for line in block]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_single_bytes_give_the_same_lines(encoding):
+    content = "é\r\n\r\na\r\n".encode(encoding)
+    assert lines(content, range(len(content))) == ["é", "", "a"]
+
+
 @given(
     st.lists(st.text(st.sampled_from("aé\u2028\u0085\x0b ")), max_size=6),
     st.sampled_from(["\n", "\r\n", "\r"]),
