@@ -21,6 +21,7 @@ Exit codes: 0 done, 2 wrong flags.
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -230,7 +231,8 @@ def main(argv: Sequence[str]) -> None:
         if not rows:
             continue
         child = [sys.executable, "-m", "benchmarks.gpu", *argv[1:], f"--rows_here={','.join(rows)}"]
-        with subprocess.Popen(child, stdout=subprocess.PIPE, text=True) as process:
+        env = dict(os.environ, KERAS_BACKEND="jax")
+        with subprocess.Popen(child, stdout=subprocess.PIPE, text=True, env=env) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.startswith('["'):
