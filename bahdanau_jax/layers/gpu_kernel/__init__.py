@@ -181,19 +181,19 @@ def _rows_and_steps(layer: Layer, arguments: Arguments) -> tuple[Array, Array, A
 
 def _run_kernel(name: str, layer: Layer, call: Call, saving: bool, results, operands) -> list[Any]:
     directions, batch, hidden = call.h.shape
-    file, in_registers = _kernels(layer.dtype, hidden)
+    on_tensor_cores = _on_tensor_cores(layer.dtype, hidden)
     # Few rows in a block finish sooner, as long as all blocks run at once.
-    rows = 4 if not _on_tensor_cores(file) or -(-batch // 4) * directions <= BLOCKS else 8
+    rows = 8 if on_tensor_cores and -(-batch // 4) * directions > BLOCKS else 4
     macros = dict(
         HIDDEN=hidden,
         ROWS=rows,
         DIRECTIONS=directions,
         BFLOAT16=int(layer.dtype != np.float32),
         SAVING=int(saving),
-        IN_REGISTERS=in_registers,
+        IN_REGISTERS=_in_registers(layer.dtype, hidden),
     )
     return compile.call(
-        file,
+        "tensor_cores.cu" if on_tensor_cores else "multiply_add.cu",
         name,
         macros,
         results,
@@ -204,23 +204,20 @@ def _run_kernel(name: str, layer: Layer, call: Call, saving: bool, results, oper
     )
 
 
-def _kernels(dtype: np.dtype, hidden: int) -> tuple[str, int]:
-    """The file of the kernels, and how many vectors of weights their threads keep in registers."""
-    if dtype != np.float32 or (hidden <= LARGEST_TF32 and takes_tf32()):
-        return "tensor_cores.cu", hidden // 4
-    return "multiply_add.cu", hidden // 4 if hidden <= 96 else 16
+def _on_tensor_cores(dtype: np.dtype, hidden: int) -> bool:
+    return dtype != np.float32 or (hidden <= LARGEST_TF32 and takes_tf32())
 
 
-def _on_tensor_cores(file: str) -> bool:
-    return file == "tensor_cores.cu"
+def _in_registers(dtype: np.dtype, hidden: int) -> int:
+    """How many of its hidden/4 vectors of weights a thread keeps in registers."""
+    return hidden // 4 if hidden <= 96 or _on_tensor_cores(dtype, hidden) else 16
 
 
 def _shared_bytes(name: str, dtype: np.dtype, hidden: int, rows: int, time: int) -> int:
     """The dynamic shared memory: weights, what the next steps read, and the bits of the mask."""
-    file, in_registers = _kernels(dtype, hidden)
-    gap = 16 if _on_tensor_cores(file) else 32
+    gap = 16 if _on_tensor_cores(dtype, hidden) else 32
     of_a_step = (4 if name == "lstm_forward" else 6) * hidden * dtype.itemsize + gap
-    weights = (hidden // 4 - in_registers) * 4 * hidden * 16
+    weights = (hidden // 4 - _in_registers(dtype, hidden)) * 4 * hidden * 16
     return weights + rows * (AHEAD * of_a_step + -(-time // 32) * 4)
 
 
@@ -229,7 +226,7 @@ def size_obstacle(dtype: np.dtype, hidden: int, time: int) -> str | None:
     if hidden > LARGEST:
         return f"hidden_features is {hidden}, and fused takes at most {LARGEST}"
     hidden = _padded(hidden)
-    rows = 8 if _on_tensor_cores(_kernels(dtype, hidden)[0]) else 4
+    rows = 8 if _on_tensor_cores(dtype, hidden) else 4
     needed = _shared_bytes("lstm_backward", dtype, hidden, rows, time) + STATIC
     if needed > (limit := _shared_limit()):
         return (
