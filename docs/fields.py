@@ -3,10 +3,10 @@
 import re
 from typing import Any
 
-from bahdanau_jax.runs import config, seq2seq_config
+from bahdanau_jax.runs import config, language_model_config, seq2seq_config
 from bahdanau_jax.runs.parse_config import describe_fields
 
-_SCHEMAS = vars(config) | vars(seq2seq_config)
+_SCHEMAS = vars(config) | vars(language_model_config) | vars(seq2seq_config)
 MARKER = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
 
 
@@ -16,7 +16,8 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 
 def field_table(schema: str) -> str:
-    """Markdown table of the fields of `Config`, `WordVectorsConfig` or `Seq2SeqConfig`.
+    """Markdown table of the fields of `Config`, `WordVectorsConfig`, `LanguageModelConfig` or
+    `Seq2SeqConfig`.
 
     Example:
       >>> print(field_table("Config").splitlines()[2])

@@ -134,6 +134,8 @@ def _import_training(config: ConfigDict):
 
         if config.get("task") == "seq2seq":
             from bahdanau_jax.training.seq2seq import train_seq2seq as run
+        elif config.get("task") == "language_model":
+            from bahdanau_jax.training.language_model import train_language_model as run
         elif "task" in config:
             from bahdanau_jax.recipes.pretrain import pretrain as run
         else:

@@ -159,6 +159,15 @@ class Optimizer(Section):
     """Further arguments of the optax optimizer, such as weight_decay or momentum."""
 
 
+class Adversarial(Section):
+    """Adversarial training: texts are read again with shifted word vectors (`training/adversarial.py`)."""
+
+    norm: NumberFromZero = 0.0
+    """L2 norm of a labelled text's shift, which raises its loss. 0: none."""
+    virtual_norm: NumberFromZero = 0.0
+    """L2 norm of an unlabelled text's shift, which changes its prediction. 0: none."""
+
+
 class Checkpoint(Section):
     """When a checkpoint is saved, and how many are kept."""
 
@@ -177,9 +186,11 @@ class Config(Section):
     """Seed of the weights, dropout and the order of batches."""
     data: Data = Data()
     init_from: str = ""
-    """Run folder to start from: word vectors, or the embedding and first BiLSTM of a classifier. "": none."""
+    """Run folder to start from: word vectors, or the embedding and first BiLSTM of a language model or of a
+    classifier. "": none."""
     unlabelled: bool = False
-    """Also count n-grams in the texts without labels (needs model.ngrams)."""
+    """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
+    virtual shifts (needs adversarial.virtual_norm)."""
     class_weights: bool = False
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
@@ -191,6 +202,7 @@ class Config(Section):
     """Increasing lengths to pad to. A batch takes the smallest that holds its longest text."""
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
+    adversarial: Adversarial = Adversarial()
     batch_size: Positive = 256
     """Texts per step, over all devices."""
     microbatches: Natural = 0
@@ -207,16 +219,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Config":
-        lengths = list(self.bucket_lengths)
-        if lengths != sorted(set(lengths)) or lengths[-1:] != [self.max_length]:
+        check_bucket_lengths(self.bucket_lengths, self.max_length)
+        if self.unlabelled and not (self.model.ngrams or self.adversarial.virtual_norm):
             raise InputError(
-                f"config.bucket_lengths is {tuple(lengths)!r}; expected increasing lengths that end with "
-                f"config.max_length, {self.max_length}"
-            )
-        if self.unlabelled and not self.model.ngrams:
-            raise InputError(
-                "config.unlabelled is True; expected False with config.model.ngrams 0: only the linear "
-                "model of n-grams reads texts without labels"
+                "config.unlabelled is True; expected False with config.model.ngrams 0 and "
+                "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
         model = self.model
         hidden, embedding = model.hidden_features, model.embedding_features
@@ -262,6 +269,19 @@ class WordVectorsConfig(Section):
     def _fits_into_memory(self) -> "WordVectorsConfig":
         check_size("config.model", self.vocab_size * self.model.embedding_features)
         return self
+
+
+def check_bucket_lengths(lengths: Sequence[int], max_length: int) -> None:
+    """Checks that lengths increase up to `max_length`.
+
+    Raises:
+      InputError: they do not.
+    """
+    if list(lengths) != sorted(set(lengths)) or list(lengths)[-1:] != [max_length]:
+        raise InputError(
+            f"config.bucket_lengths is {tuple(lengths)!r}; expected increasing lengths that end with "
+            f"config.max_length, {max_length}"
+        )
 
 
 def default_config(schema: type[Section] = Config) -> ConfigDict:

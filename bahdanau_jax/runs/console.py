@@ -258,8 +258,11 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
     if result["steps"] is not None:  # None for what is not trained in steps, as a baseline
         epochs = _number(result.get("epochs"), "g")
         pairs["steps"] = f"{result['steps']:,} in {epochs} epochs, seed {result['seed']}"
+    if result.get("perplexities"):  # of a language model
+        pairs["perplexity"] = f"{_number(result['perplexities'][-1], '.1f')} on validation"
     pairs |= {"parameters": f"{result['parameters']:,}", "run folder": str(folder)}
-    return [table, _pairs(pairs), _pairs(where, indent="  ")]
+    tables = [table] if result["splits"] else []
+    return [*tables, _pairs(pairs), _pairs(where, indent="  ")]
 
 
 def plain_text(renderable: RenderableType) -> str:

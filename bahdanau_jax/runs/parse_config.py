@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.config import Config, Pooling, Section, WordVectorsConfig
+from bahdanau_jax.runs.language_model_config import LanguageModelConfig
 from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
 
 
@@ -18,7 +19,8 @@ def schema_of(config: ConfigDict | Mapping[str, Any]) -> type[Section]:
     """The schema that a config follows: a classifier's has no field `task`."""
     if "task" not in config:
         return Config
-    return Seq2SeqConfig if config["task"] == "seq2seq" else WordVectorsConfig
+    tasks = {"seq2seq": Seq2SeqConfig, "language_model": LanguageModelConfig}
+    return tasks.get(config["task"], WordVectorsConfig)
 
 
 def parse_config(config: ConfigDict | Mapping[str, Any]) -> Any:

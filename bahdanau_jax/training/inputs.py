@@ -13,7 +13,7 @@ from bahdanau_jax.data.batches import (
     rows_of_step,
     train_batches,
 )
-from bahdanau_jax.data.dataset import Dataset, Examples, unlabelled_texts
+from bahdanau_jax.data.dataset import Dataset, Examples
 from bahdanau_jax.data.find_tokenizer import learns
 from bahdanau_jax.data.token_store import EncodedTexts
 from bahdanau_jax.data.vocabulary import Vocabulary
@@ -32,10 +32,13 @@ class Tokenized:
       examples: text, label and id of each split read so far; test comes with `add_test`.
       whole: every id of each text.
       ids: the last `max_length` ids of each text.
+      unlabelled: the same of the texts without labels.
       vocabulary: the words.
     """
 
-    def __init__(self, run: Session, dataset: Dataset, vocabulary: Vocabulary):
+    def __init__(
+        self, run: Session, dataset: Dataset, vocabulary: Vocabulary, unlabelled: Sequence[str]
+    ):
         self._config, self._folder, self.dataset = run.config, run.workdir, dataset
         self.vocabulary = vocabulary
         self.examples: dict[str, Examples] = {}
@@ -43,6 +46,11 @@ class Tokenized:
         self.ids: dict[str, EncodedTexts] = {}
         self._add("train", dataset.train)
         self._add("validation", dataset.validation)
+        self.unlabelled = vocabulary.gather(unlabelled, run.workdir).last(run.config.max_length)
+        self._train, self._labels = self.ids["train"], dataset.train.labels
+        if run.config.adversarial.virtual_norm:
+            self._train = self._train + self.unlabelled
+            self._labels = np.r_[self._labels, np.full(len(unlabelled), -1)]
 
     def _add(self, split: str, examples: Examples) -> None:
         self.examples[split] = examples
@@ -56,8 +64,8 @@ class Tokenized:
     def train_batches(self) -> grain.DatasetIterator:
         """This process's share of the training batches of all epochs."""
         return train_batches(
-            self.ids["train"],
-            self.examples["train"].labels,
+            self._train,
+            self._labels,
             **self._sizes,
             epochs=self._config.epochs,
             seed=self._config.seed,
@@ -69,20 +77,19 @@ class Tokenized:
         """Batches of the training texts, and of the texts without labels, each text once."""
         texts = self.ids["train"]
         labels = self.examples["train"].labels
-        others = (
-            unlabelled_texts(self.dataset, "config.unlabelled") if self._config.unlabelled else []
-        )
-        unlabelled = self.vocabulary.gather(others, self._folder).last(self._config.max_length)
-        nothing = np.zeros(len(unlabelled), np.int32)
+        nothing = np.zeros(len(self.unlabelled), np.int32)
         return [
             eval_batches(texts, labels, **self._sizes),
-            eval_batches(unlabelled, nothing, **self._sizes),
+            eval_batches(self.unlabelled, nothing, **self._sizes),
         ]
 
     def ids_of_step(self, step: int) -> Sequence[str]:
         """The ids of the reviews in the batch of a step, counted from 1."""
         rows = rows_of_step(self._cut_lengths, step, **self._sizes, seed=self._config.seed)
-        return self.examples["train"].take(rows).ids
+        train = self.examples["train"]
+        return [
+            train.ids[row] if row < len(train) else f"unlabelled {row - len(train)}" for row in rows
+        ]
 
     def describe_batches(self) -> str:
         """The number of batches per epoch, their lengths, and the share of padding in them."""
@@ -99,10 +106,10 @@ class Tokenized:
 
     @property
     def _cut_lengths(self) -> np.ndarray:
-        return self.ids["train"].lengths
+        return self._train.lengths
 
 
-def tokenize(run: Session, dataset: Dataset) -> Tokenized:
+def tokenize(run: Session, dataset: Dataset, unlabelled: Sequence[str]) -> Tokenized:
     """Builds the vocabulary and turns train and validation into ids.
 
     The first process keeps the vocabulary and the data's digests in the folder. On resume the digests are
@@ -114,12 +121,15 @@ def tokenize(run: Session, dataset: Dataset) -> Tokenized:
     vocabulary = _make_vocabulary(run, dataset)
     checkpoints = run.open_checkpoints()
     data = fingerprints.of_data(dataset, vocabulary) | numeric_flags()
+    if run.config.adversarial.virtual_norm and unlabelled:
+        digest = fingerprints.of_json(list(unlabelled))
+        data["unlabelled"] = {"reviews": len(unlabelled), "sha256": digest}
     multihost.check_same("the data, or a JAX_... variable,", fingerprints.of_json(data))
     if run.first:
         begun = bool(checkpoints.steps())
         fingerprints.keep_or_compare(run.workdir / "data.json", data, begun=begun)
         vocabulary.save(run.workdir / "vocabulary.json")
-    return Tokenized(run, dataset, vocabulary)
+    return Tokenized(run, dataset, vocabulary, unlabelled)
 
 
 def _make_vocabulary(run: Session, dataset: Dataset) -> Vocabulary:

@@ -1,12 +1,14 @@
 """Model and optimizer as one state, the same on every device."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax import nnx
 
 from bahdanau_jax.data.batches import steps_per_epoch
-from bahdanau_jax.data.dataset import Dataset
+from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
+from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.recipes.warm_start import start_from
 from bahdanau_jax.training.loss import class_weights
@@ -24,6 +26,7 @@ class Setup(NamedTuple):
       state: of the same, on every device.
       class_counts: training texts of each class.
       class_weights: factor of each class's loss; None: 1.
+      unlabelled: the texts without labels, if the config asks for them.
       epoch_steps, total_steps: number of steps.
     """
 
@@ -33,6 +36,7 @@ class Setup(NamedTuple):
     state: Any
     class_counts: np.ndarray
     class_weights: tuple[float, ...] | None
+    unlabelled: Sequence[str]
     epoch_steps: int
     total_steps: int
 
@@ -41,7 +45,8 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
     """Makes the model and its optimizer. If `config.init_from` names a run, the model starts from it.
 
     Raises:
-      InputError: `config.init_from` is not a run with fitting sizes.
+      InputError: `config.init_from` is not a run with fitting sizes, or the model does not let its word
+        vectors be shifted.
     """
     config = run.config
     model = build_classifier(
@@ -52,8 +57,15 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
     )
     if config.init_from:
         start_from(config.init_from, getattr(model, "network", model))
+    if any(config.adversarial.model_dump().values()) and not hasattr(model, "embed"):
+        raise InputError(
+            f"config.adversarial: {config.model.target} has no embed(ids); expected one, and a call "
+            "that takes embedded=, as AttentionClassifier has"
+        )
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.label_names))
-    epoch_steps = steps_per_epoch(len(dataset.train), config.batch_size)
+    unlabelled = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
+    rows = len(dataset.train) + (len(unlabelled) if config.adversarial.virtual_norm else 0)
+    epoch_steps = steps_per_epoch(rows, config.batch_size)
     total_steps = epoch_steps * config.epochs
     transformation = make_optimizer(**config.optimizer.model_dump(), total_steps=total_steps)
     optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
@@ -65,6 +77,7 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
         on_every_device(run.mesh, state),
         counts,
         class_weights(counts) if config.class_weights else None,
+        unlabelled,
         epoch_steps,
         total_steps,
     )

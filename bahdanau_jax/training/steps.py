@@ -10,6 +10,7 @@ from flax import nnx
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import Metrics, loss_and_metrics
+from bahdanau_jax.training.adversarial import NO_SHIFTS, Norms, gradients
 from bahdanau_jax.training.loss import weighted_loss_sum
 from bahdanau_jax.training.step_report import StepReport, part_norms
 
@@ -23,6 +24,7 @@ def train_step(
     *,
     microbatches: int = 1,
     class_weights: Sequence[float] | None = None,
+    norms: Norms = NO_SHIFTS,
 ) -> tuple[nnx.State, StepReport]:
     """One step of gradient descent, as a pure function.
 
@@ -35,15 +37,19 @@ def train_step(
         added, so the step is the same to float32 rounding (dropout draws other masks) and takes the memory of
         one part.
       class_weights: factor of each class's loss, [classes]. The reported loss stays unweighted.
+      norms: with one above 0, the loss also counts shifted texts; see adversarial.py. Rows with the label -1
+        are texts without a label.
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
-    count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1)
+    labelled = batch.real & (batch.labels >= 0)
+    count = jnp.maximum(jnp.sum(labelled, dtype=jnp.float32), 1)
 
     def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
+        real = part.real & (part.labels >= 0)
         if class_weights is None:
-            return jnp.asarray(loss_and_metrics(logits, part.labels, part.real)[1].loss_sum)
-        return weighted_loss_sum(logits, part.labels, part.real, jnp.array(class_weights))
+            return jnp.asarray(loss_and_metrics(logits, part.labels, real)[1].loss_sum)
+        return weighted_loss_sum(logits, part.labels, real, jnp.array(class_weights))
 
     def loss_fn(params, rest, part: Batch):
         model = nnx.merge(modelgraph, params, rest, copy=True)
@@ -52,7 +58,28 @@ def train_step(
         metrics = loss_and_metrics(logits, part.labels, part.real)[1]
         return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
-    gradient = jax.grad(loss_fn, has_aux=True)
+    def forward(params, rest, ids, shift):
+        model = nnx.merge(modelgraph, params, rest, copy=True)
+        logits, _ = model(ids, embedded=model.embed(ids) + shift)
+        return logits, nnx.state(model, nnx.Not(nnx.Param))
+
+    def with_shifts(params, rest, part: Batch):
+        virtual = batch.real & ~labelled if norms.labelled else batch.real
+        embedded = nnx.eval_shape(lambda model, ids: model.embed(ids), model, part.ids)
+        return gradients(
+            forward,
+            sum_of,
+            params,
+            rest,
+            part,
+            shift=jnp.zeros(embedded.shape, embedded.dtype),
+            norms=norms,
+            counts=(count, jnp.maximum(jnp.sum(virtual, dtype=jnp.float32), 1)),
+            key=jax.random.fold_in(step_key, part.rows[0]),
+        )
+
+    step_key = jax.random.fold_in(jax.random.key(0), optimizer.step[...])
+    gradient = with_shifts if any(norms) else jax.grad(loss_fn, has_aux=True)
     if microbatches == 1:
         grads, (metrics, rest) = gradient(params, rest, batch)
     else:

@@ -56,7 +56,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
         )
         setup = build_state(run, dataset)  # model, optimizer, warm start
         compiled = compile_ahead(run, setup)  # in a thread, while text becomes ids
-        data = tokenize(run, dataset)
+        data = tokenize(run, dataset, setup.unlabelled)
         batches = data.train_batches()
         state, progress, notes = restore_or_fit(run, setup, data, batches)
         show_start(run, setup, compiled, data, progress, notes)
