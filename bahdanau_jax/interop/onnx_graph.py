@@ -40,8 +40,13 @@ def to_onnx(model: nnx.Module, temperature: float = 1.0) -> Any:
     text = _Text(graph)
     logits, weights = _network(graph, network, text)
     if isinstance(model, WithNgrams):
-        ours, share = _ngrams(graph, model.ngrams, text), np.float32(model.ngram_share)
-        logits = graph("Add", logits, graph("Mul", graph("Sub", ours, logits), share))
+        share = model.ngram_share
+        scales = [1 - share, share] if model.scales is None else model.scales[...]
+        ours = _ngrams(graph, model.ngrams, text)
+        scaled = [
+            graph("Mul", x, np.float32(s)) for x, s in zip((logits, ours), scales, strict=True)
+        ]
+        logits = graph("Add", *scaled)
     logits = graph("Div", logits, np.float32(temperature))
     if network.output.kernel.shape[1] == 1:
         positive = graph("Sigmoid", logits)

@@ -46,7 +46,7 @@ def build_classifier(
     """
     given = dict(fields)
     n, rows = given.pop("ngrams", 0), given.pop("ngram_rows", 1)
-    share = given.pop("ngram_share", 0.0)
+    blend = {name: given.pop(name) for name in ("ngram_share", "fit_blend") if name in given}
     target, options = given.pop("target"), dict(given.pop("options", {}))
     constructor = load_object(target, "config.model.target")
     if "attention" in given:
@@ -65,7 +65,7 @@ def build_classifier(
     if not n:
         return network
     ngrams = NgramClassifier(n=n, rows=rows, num_classes=num_classes)
-    return WithNgrams(network, ngrams, ngram_share=share)
+    return WithNgrams(network, ngrams, **blend)
 
 
 def check_classifier(fields: Mapping[str, Any], num_classes: int = 2) -> None:

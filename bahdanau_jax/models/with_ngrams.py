@@ -1,14 +1,15 @@
-"""A classifier and a linear model of n-grams, whose logits are averaged."""
+"""A classifier and a linear model of n-grams, whose logits are added."""
 
 from collections.abc import Iterable
 from typing import Any, Self
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.models.classifier import for_prediction
-from bahdanau_jax.models.ngrams import NgramClassifier
+from bahdanau_jax.models.ngrams import Fixed, NgramClassifier
 
 
 class WithNgrams(nnx.Module):
@@ -21,6 +22,8 @@ class WithNgrams(nnx.Module):
       network: a classifier, called as `AttentionClassifier` is.
       ngrams: the linear model.
       ngram_share: its share of the logits, 0 to 1; the network has the rest.
+      fit_blend: whether training replaces these two shares by `scales`, which it fits on validation after each
+        epoch (`blend.fit_scales`).
 
     Example:
       >>> import jax.numpy as jnp
@@ -34,10 +37,19 @@ class WithNgrams(nnx.Module):
       ((1, 1), (1, 4))
     """
 
-    def __init__(self, network: nnx.Module, ngrams: NgramClassifier, *, ngram_share: float = 0.5):
+    def __init__(
+        self,
+        network: nnx.Module,
+        ngrams: NgramClassifier,
+        *,
+        ngram_share: float = 0.5,
+        fit_blend: bool = False,
+    ):
         self.network: Any = network
         self.ngrams = ngrams
         self.ngram_share = ngram_share
+        # Of the network and of the n-grams; in a checkpoint only if they are fitted.
+        self.scales = Fixed(jnp.array([1 - ngram_share, ngram_share])) if fit_blend else None
         self.deterministic = False
 
     def __call__(
@@ -49,7 +61,11 @@ class WithNgrams(nnx.Module):
         """Float32 logits and the network's attention weights; `inputs` go to the network."""
         logits, weights = self.network(ids, mask, **inputs)
         if self.deterministic:
-            logits += self.ngram_share * (self.ngrams(ids, mask) - logits)
+            ours = self.ngrams(ids, mask)
+            if self.scales is None:
+                logits += self.ngram_share * (ours - logits)
+            else:
+                logits = self.scales[0] * logits + self.scales[1] * ours
         return logits, weights
 
     def for_prediction(self, *, products: str = "float32") -> Self:

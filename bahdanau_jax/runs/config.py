@@ -114,6 +114,8 @@ class Model(Section):
     """Rows of the table into which n-grams are hashed."""
     ngram_share: Share = 0.5
     """Share of the linear model in the logits; the network has the rest."""
+    fit_blend: bool = False
+    """Replace both shares by scales that are fitted on validation after each epoch."""
     embedding_features: Positive = 128
     """Size of a word vector."""
     hidden_features: Positive = 64

@@ -15,6 +15,7 @@ from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.predictions import write_predictions, write_reviews
 from bahdanau_jax.runs.safe_files import write_json
 from bahdanau_jax.training.compile import Compiled
+from bahdanau_jax.training.fit_blend import fit_blend
 from bahdanau_jax.training.inputs import Tokenized
 from bahdanau_jax.training.progress import Progress
 from bahdanau_jax.training.session import Session
@@ -23,14 +24,22 @@ from bahdanau_jax.training.state import Setup
 
 def validate(
     run: Session, setup: Setup, compiled: Compiled, data: Tokenized, progress: Progress, state: Any
-) -> dict[str, Any]:
-    """Loss and accuracy on validation, written and returned: {"step", "epoch", "loss", "accuracy", "n"}."""
+) -> Any:
+    """Writes loss and accuracy on validation and compares them with the best so far.
+
+    Returns:
+      the state, in which the scales of a blend are fitted.
+    """
     begun = time.monotonic()
-    logits = compiled.evaluate(state[0], data.ids["validation"])
+    state, logits = fit_blend(run, compiled, data, state)
     figures = figures_of(logits, data.examples["validation"])
     seconds, epoch = time.monotonic() - begun, progress.step // setup.epoch_steps
     run.writer.epoch(progress.step, epoch=epoch, split="validation", seconds=seconds, **figures)
-    return {"step": progress.step, "epoch": epoch, **figures}
+    if "scales" in state[0]:
+        network, ngrams = np.asarray(state[0]["scales"][...])
+        run.writer.note(f"blend: {network:.3f} network + {ngrams:.3f} n-grams")
+    progress.compare({"step": progress.step, "epoch": epoch, **figures})
+    return state
 
 
 def finish(
@@ -43,7 +52,11 @@ def finish(
         f"the last one done after {compilation['last_compilation_seconds']:.1f} s"
     )
     data.add_test()
-    logits = {split: compiled.evaluate(state[0], ids) for split, ids in data.ids.items()}
+    state, validated = fit_blend(run, compiled, data, state)
+    logits = {
+        split: validated if split == "validation" else compiled.evaluate(state[0], ids)
+        for split, ids in data.ids.items()
+    }
     if run.first:
         held_out = ("validation", "test")
         write_predictions(

@@ -71,7 +71,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             due = schedule.after(progress.step)
             monitor.after(log=due.log, save=due.save)
             if due.validate:
-                progress.compare(validate(run, setup, compiled, data, progress, state))
+                state = validate(run, setup, compiled, data, progress, state)
             if due.save:
                 monitor.settle()
                 with progress.clock.saving():

@@ -29,6 +29,14 @@ def with_ngrams():
     return WithNgrams(network, NgramClassifier(n=3, rows=97), ngram_share=0.4)
 
 
+def with_fitted_scales():
+    model = WithNgrams(
+        make(num_layers=1), NgramClassifier(n=2, rows=97), ngram_share=0.4, fit_blend=True
+    )
+    model.scales[...] = jnp.array([0.3, 1.4])
+    return model
+
+
 def without_a_mask():
     return make(num_classes=3, mask_attention=False)
 
@@ -41,7 +49,7 @@ def normalized():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("construct", [with_ngrams, without_a_mask, normalized])
+@pytest.mark.parametrize("construct", [with_ngrams, with_fitted_scales, without_a_mask, normalized])
 def test_it_computes_what_the_model_does_for_any_padding(construct):
     model, rng = construct(), np.random.default_rng(0)
     # Larger than at the start of a training, when all weights are nearly even.

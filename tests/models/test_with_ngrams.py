@@ -49,6 +49,17 @@ def test_logits_are_the_weighted_mean_of_network_and_linear_model():
     np.testing.assert_allclose(call(model, ids)[0], want, atol=1e-6)
 
 
+def test_scales_take_the_place_of_the_shares():
+    model = make(ngram_share=0.25)
+    ids = jnp.array(padded("in a batch"))
+    fitted = WithNgrams(model.network, model.ngrams, ngram_share=0.25, fit_blend=True)
+    fitted.eval()
+    np.testing.assert_allclose(call(fitted, ids)[0], call(model, ids)[0], atol=1e-6)
+    fitted.scales[...] = jnp.array([0.5, 2.0])
+    want = 0.5 * call(model.network, ids)[0] + 2 * model.ngrams(ids)
+    np.testing.assert_allclose(call(fitted, ids)[0], want, atol=1e-6)
+
+
 def test_in_training_the_logits_are_the_networks_alone():
     model = make()
     ids = jnp.array(padded("in a batch"))

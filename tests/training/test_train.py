@@ -194,6 +194,7 @@ def with_ngrams_config():
     config = small_config()
     config.tokenizer.name = "marks"
     config.model.ngrams, config.model.ngram_rows = 2, 4096
+    config.model.fit_blend = True
     config.model.pooling = ("attention", "max", "mean")
     config.epochs = 1
     return config
@@ -209,11 +210,17 @@ def test_a_network_with_ngrams_goes_on_to_the_same_bits_and_predicts_from_its_fo
 
     made_up = synthetic.make_up(train_size=90, validation_size=20, test_size=30, seed=0)
     lines = [json.loads(x) for x in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    tested = [line for line in lines if line["split"] == "test"]
     predictor = Predictor.load(tmp_path / "run")
-    for line, got in zip(lines, predictor(made_up.validation.texts), strict=False):
+    for line, got in zip(tested, predictor(made_up.read_test().texts), strict=True):
         want = scale(np.array([line["probabilities"]]), predictor.temperature)[0]
         np.testing.assert_allclose(got.probabilities, want, atol=1e-5)
         assert any(word in ".,!?" for word in got.words)
+    # Fitted to validation after the last epoch, and saved with it.
+    scales = np.asarray(parameters(tmp_path / "run", 6)["0"]["scales"])
+    assert scales.tolist() != [0.5, 0.5]
+    shown = "blend: {:.3f} network + {:.3f} n-grams".format(*scales)
+    assert shown in (tmp_path / "run/train.log").read_text()
 
 
 def check_same(run, undisturbed, last_step=12):
