@@ -46,7 +46,8 @@ def build_classifier(
     """
     given = dict(fields)
     n, rows = given.pop("ngrams", 0), given.pop("ngram_rows", 1)
-    blend = {name: given.pop(name) for name in ("ngram_share", "fit_blend") if name in given}
+    names = "ngram_share", "fit_blend", "ngram_vectors"
+    blend = {name: given.pop(name) for name in names if name in given}
     target, options = given.pop("target"), dict(given.pop("options", {}))
     constructor = load_object(target, "config.model.target")
     if "attention" in given:

@@ -89,7 +89,7 @@ class NgramClassifier(nnx.Module):
     """A linear model of the n-grams that occur in a text. Texts of any length have norm 1.
 
     logits = bias + sum of the n-grams' weights / root of the sum of their squared scales. An unknown n-gram has
-    scale and weight 0. `nb_svm.fit_ngrams` fits weights, scales and bias before the first training step.
+    scale and weight 0. `fit_ngrams` fits weights, scales and bias before the first training step.
 
     Args:
       n: longest n-gram, in words.

@@ -24,6 +24,7 @@ class WithNgrams(nnx.Module):
       ngram_share: its share of the logits, 0 to 1; the network has the rest.
       fit_blend: whether training replaces these two shares by `scales`, which it fits on validation after each
         epoch (`blend.fit_scales`).
+      ngram_vectors: size of vectors of n-grams that the linear model is fitted with, see `fit_ngrams`. 0: none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -44,10 +45,11 @@ class WithNgrams(nnx.Module):
         *,
         ngram_share: float = 0.5,
         fit_blend: bool = False,
+        ngram_vectors: int = 0,
     ):
         self.network: Any = network
         self.ngrams = ngrams
-        self.ngram_share = ngram_share
+        self.ngram_share, self.ngram_vectors = ngram_share, ngram_vectors
         # Of the network and of the n-grams; in a checkpoint only if they are fitted.
         self.scales = Fixed(jnp.array([1 - ngram_share, ngram_share])) if fit_blend else None
         self.deterministic = False
@@ -94,13 +96,14 @@ class WithNgrams(nnx.Module):
           one line for the log.
         """
         # Imported here: scikit-learn takes a second, which other models need not wait for.
-        from bahdanau_jax.models.nb_svm import fit_ngrams
+        from bahdanau_jax.models.fit_ngrams import fit_ngrams
 
         fitted, choice = fit_ngrams(
             texts,
             n=self.ngrams.n,
             rows=self.ngrams.rows,
             outputs=self.ngrams.bias.shape[0],
+            features=self.ngram_vectors,
             unlabelled=unlabelled,
         )
         for name, values in fitted._asdict().items():

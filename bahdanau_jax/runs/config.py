@@ -112,6 +112,8 @@ class Model(Section):
     the network's. 0: no linear model."""
     ngram_rows: Positive = 2**22
     """Rows of the table into which n-grams are hashed."""
+    ngram_vectors: Natural = 0
+    """Size of vectors of n-grams, learned without labels, with which the linear model is fitted. 0: none."""
     ngram_share: Share = 0.5
     """Share of the linear model in the logits; the network has the rest."""
     fit_blend: bool = False

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bahdanau_jax.data.batches import eval_batches
-from bahdanau_jax.models.nb_svm import CHOICES, Choice, _logits, fit_ngrams
+from bahdanau_jax.models.fit_ngrams import CHOICES, fit_ngrams
+from bahdanau_jax.models.nb_svm import Choice, logits_of
 from bahdanau_jax.models.ngrams import NgramClassifier, distinct_rows, ngram_rows
 
 ROWS = 2**20  # few words: no two n-grams share a row
@@ -172,7 +173,7 @@ def test_the_choice_has_the_least_loss_on_the_third_held_out(classes):
             rows = [
                 np.unique(x[x >= 0]) for x in np.asarray(distinct_rows(batch.ids, n=2, rows=ROWS))
             ]
-            mine = _logits(found[0], rows)[batch.real]
+            mine = logits_of(found[0], rows)[batch.real]
             np.testing.assert_allclose(mine, logits, atol=1e-4)
             targets = np.eye(classes)[batch.labels[batch.real]]
             targets = targets[:, 1:] if classes == 2 else targets

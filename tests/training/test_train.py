@@ -194,7 +194,7 @@ def with_ngrams_config():
     config = small_config()
     config.tokenizer.name = "marks"
     config.model.ngrams, config.model.ngram_rows = 2, 4096
-    config.model.fit_blend = True
+    config.model.fit_blend, config.model.ngram_vectors = True, 4
     config.model.pooling = ("attention", "max", "mean")
     config.epochs = 1
     return config
