@@ -34,7 +34,8 @@ def get_config() -> ConfigDict:
     config.model.pooling = ("attention", "max", "mean")
     config.model.ngrams = 3
     config.model.ngram_rows = 2**24
-    config.model.ngram_share = 0.65
+    config.model.ngram_vectors = 400
+    config.model.fit_blend = True
 
     config.batch_size = 64
     config.epochs = 3

@@ -17,6 +17,7 @@ from bahdanau_jax.runs.config import WordVectorsConfig, default_config
 def get_config() -> ConfigDict:
     """The defaults of word vectors; `bahdanau_jax/runs/config.py` lists the fields."""
     config = default_config(WordVectorsConfig)
+    config.data.validation = "films"
     config.unlabelled = True
     config.vocab_size = 30_000
     config.tokenizer.name = "marks"

@@ -13,6 +13,7 @@ from bahdanau_jax import AttentionClassifier
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import per_example_loss
+from bahdanau_jax.training.adversarial import NO_SHIFTS, Norms
 from bahdanau_jax.training.steps import choose_microbatches, train_step
 
 
@@ -33,10 +34,10 @@ def small_batch(rows=12, time=7, fillers=3):
     return Batch(ids, labels, real, np.where(real, np.arange(rows), -1).astype(np.int32))
 
 
-def one_step(model, microbatches, batch):
+def one_step(model, microbatches, batch, norms=NO_SHIFTS):
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
     graphdef, state = nnx.split((model, optimizer))
-    step = jax.jit(partial(train_step, graphdef, microbatches=microbatches))
+    step = jax.jit(partial(train_step, graphdef, microbatches=microbatches, norms=norms))
     state, report = step(state, batch)
     return nnx.merge(graphdef, state)[0], report.metrics
 
@@ -86,3 +87,39 @@ def test_how_many_parts():
     assert choose_microbatches(8, batch_size=256, devices=1) == 8
     with pytest.raises(InputError, match=r"config\.microbatches is 3; expected a divisor .*256"):
         choose_microbatches(3, batch_size=256, devices=1)
+
+
+@pytest.mark.slow
+def test_parts_make_the_same_step_on_shifted_texts_with_and_without_labels():
+    batch = small_batch(fillers=0)
+    batch.labels[::3] = -1
+    norms = Norms(0.5, 0.8)
+    (whole, metrics), (parts, _) = (one_step(small_model(), n, batch, norms) for n in (1, 12))
+    assert float(metrics.count) == (batch.labels >= 0).sum() == 8
+    # Each part draws its own sign of a virtual shift. Small shifts of either sign change as much.
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=2e-3),
+        parameters(whole),
+        parameters(parts),
+    )
+    (plain, _), (shifted, _) = (
+        one_step(small_model(), 1, batch, norms) for norms in (Norms(1e-6), Norms(0.5))
+    )
+    moved = jax.tree.map(
+        lambda x, y: float(jnp.abs(x - y).max()), parameters(plain), parameters(shifted)
+    )
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_text_without_a_label_changes_nothing_without_a_virtual_shift():
+    batch = small_batch(fillers=0)
+    labels = batch.labels.copy()
+    labels[1::2] = -1
+    first = one_step(small_model(), 1, batch._replace(labels=labels), Norms(0.5))[0]
+    some = Batch(*(x[::2] for x in batch))
+    second = one_step(small_model(), 1, some, Norms(0.5))[0]
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        parameters(first), parameters(second),
+    )  # fmt: skip
