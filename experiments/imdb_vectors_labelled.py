@@ -17,7 +17,7 @@ from experiments import imdb_vectors
 def get_config() -> ConfigDict:
     """`imdb_vectors.py`'s config without the unlabelled reviews, and with more epochs."""
     config = imdb_vectors.get_config()
-    config.data.validation = "random"
+    config.data.validation, config.data.validation_size = "random", 2_500
     config.unlabelled = False
     config.epochs = 15
     return config
