@@ -1,5 +1,7 @@
 """Vectors of n-grams, learned from texts without their labels."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
@@ -26,9 +28,9 @@ def ngram_vectors(
       >>> (vectors @ vectors.T).round(3).tolist()[0]
       [1.0, 1.0, 0.0, 0.0]
     """
-    transposed = values.T.tocsr()
+    transposed: Any = values.T.tocsr()
     rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((values.shape[1], features), np.float32)
+    vectors = rng.standard_normal((transposed.shape[0], features), np.float32)
     for _ in range(passes):
         texts, _ = np.linalg.qr(values @ vectors)  # [texts, features], orthonormal
         del vectors  # before the next ones are made: gigabytes

@@ -51,7 +51,8 @@ class WithNgrams(nnx.Module):
         self.ngrams = ngrams
         self.ngram_share, self.ngram_vectors = ngram_share, ngram_vectors
         # Of the network and of the n-grams; in a checkpoint only if they are fitted.
-        self.scales = Fixed(jnp.array([1 - ngram_share, ngram_share])) if fit_blend else None
+        first = jnp.array([1 - ngram_share, ngram_share])
+        self.scales: Any = Fixed(first) if fit_blend else None
         self.deterministic = False
 
     def __call__(
