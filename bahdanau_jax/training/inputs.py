@@ -87,9 +87,8 @@ class Tokenized:
         """The ids of the reviews in the batch of a step, counted from 1."""
         rows = rows_of_step(self._cut_lengths, step, **self._sizes, seed=self._config.seed)
         train = self.examples["train"]
-        return [
-            train.ids[row] if row < len(train) else f"unlabelled {row - len(train)}" for row in rows
-        ]
+        n = len(train)
+        return [train.ids[row] if row < n else f"unlabelled {row - n}" for row in map(int, rows)]
 
     def describe_batches(self) -> str:
         """The number of batches per epoch, their lengths, and the share of padding in them."""
