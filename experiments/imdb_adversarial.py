@@ -25,8 +25,6 @@ def get_config() -> ConfigDict:
 
     config.model.dropout = 0.2
     config.model.ngrams = 0
-    config.model.ngram_vectors = 0
-    config.model.fit_blend = False
     config.adversarial.norm = 1.0
     config.adversarial.virtual_norm = 5.0
 

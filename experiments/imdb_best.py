@@ -34,8 +34,7 @@ def get_config() -> ConfigDict:
     config.model.pooling = ("attention", "max", "mean")
     config.model.ngrams = 3
     config.model.ngram_rows = 2**24
-    config.model.ngram_vectors = 400
-    config.model.fit_blend = True
+    config.model.ngram_share = 0.65
 
     config.batch_size = 64
     config.epochs = 3

@@ -20,4 +20,6 @@ def get_config() -> ConfigDict:
     config.unlabelled = True
     config.model.ngrams = 4
     config.model.ngram_rows = 2**25
+    config.model.ngram_vectors = 400
+    config.model.fit_blend = True
     return config
