@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers import cpu_kernel
+from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.devices import over_devices, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
 from bahdanau_jax.layers.lstm import BiLSTM
@@ -62,13 +63,16 @@ class PredictionBiLSTM(nnx.Module):
             # As float32, which the kernel reads: under jax_enable_x64, weights may be float64.
             return jnp.stack([getattr(one, name)[...] for one in directions]).astype(jnp.float32)
 
-        kernel = both("kernel")
+        kernel, recurrent_kernel, bias = both("kernel"), both("recurrent_kernel"), both("bias")
+        self.words = None if vectors is None else len(vectors)
         if vectors is not None:
             vectors = jnp.asarray(vectors, jnp.float32)
-            kernel = jnp.einsum("vf,dfg->dvg", vectors, kernel, precision="highest")
-        self.kernel = nnx.Variable(kernel)  # [2, in or words, 4*hidden]
-        self.recurrent_kernel = nnx.Variable(both("recurrent_kernel"))
-        self.bias = nnx.Variable(both("bias"))
+            kernel = jnp.einsum("vf,dfg->dvg", vectors, kernel, precision="highest") + bias[:, None]
+            behind = cpu_kernel.rows_behind(recurrent_kernel.shape[1])
+            kernel, bias = jnp.pad(kernel, ((0, 0), (0, behind), (0, 0))), jnp.zeros_like(bias)
+        self.kernel = nnx.Variable(kernel)  # [2, in or words and some more, 4*hidden]
+        self.recurrent_kernel = nnx.Variable(recurrent_kernel)
+        self.bias = nnx.Variable(bias)
 
     def __call__(
         self,
@@ -76,8 +80,10 @@ class PredictionBiLSTM(nnx.Module):
         mask: Bool[Array, "batch time"],
     ) -> tuple[Float[Array, "batch time 2*hidden"], tuple[Array, Array]]:
         """Runs both directions. Arguments and results are those of `BiLSTM`."""
-        looked_up = jnp.issubdtype(inputs.dtype, jnp.integer)
-        inputs = inputs.astype(jnp.int32 if looked_up else jnp.float32)
+        if self.words is None:
+            inputs = inputs.astype(jnp.float32)
+        else:  # an id outside the vocabulary is taken for the nearest one inside, as JAX's gather does
+            inputs = jnp.clip(inputs, 0, self.words - 1).astype(jnp.int32)
         zeros = jnp.zeros((2, len(inputs), self.recurrent_kernel.shape[1]), jnp.float32)
         weights = self.kernel[...], self.recurrent_kernel[...], self.bias[...]
         arguments = Arguments(inputs, mask, None, *weights, zeros, zeros)
@@ -91,8 +97,57 @@ class PredictionBiLSTM(nnx.Module):
         return outputs, (h, c)
 
 
+class PredictionAttention(nnx.Module):
+    """Predicts what a float32 `BahdanauAttention` predicts, on the CPU kernel, in less time.
+
+    It has one head and one query for each row. The keys are the values, and finite where masked.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from bahdanau_jax import BahdanauAttention
+      >>> attention = BahdanauAttention(query_features=3, key_features=4, units=2, rngs=nnx.Rngs(0))
+      >>> faster = PredictionAttention(attention)
+      >>> context, weights = faster(jnp.ones((1, 3)), jnp.ones((1, 2, 4)), mask=jnp.ones((1, 2), bool))
+      >>> context.shape, weights.tolist()
+      ((1, 4), [[0.5, 0.5]])
+    """
+
+    def __init__(self, attention: BahdanauAttention):
+        self.query_kernel, self.key_kernel, self.bias, self.scorer = (
+            nnx.Variable(jnp.asarray(x, jnp.float32))
+            for x in (
+                attention.query_kernel[...],
+                attention.key_kernel[...],
+                attention.bias[...],
+                attention.score_kernel[...],
+            )
+        )
+
+    def __call__(
+        self,
+        query: Float[Array, "batch query_features"],
+        keys: Float[Array, "batch time key_features"],
+        mask: Bool[Array, "batch time"] | None = None,
+    ) -> tuple[Float[Array, "batch key_features"], Float[Array, "batch time"]]:
+        """Returns the context and the weights, as `BahdanauAttention` does."""
+        mask = jnp.ones(keys.shape[:2], bool) if mask is None else mask
+        query = query @ self.query_kernel[...] + self.bias[...]
+        return cpu_kernel.attend(keys, mask, self.key_kernel[...], query, self.scorer[...])
+
+
 def obstacle(layer: BiLSTM) -> str | None:
     """Returns why a `PredictionBiLSTM` cannot take this layer's place here, or None if it can."""
     one = layer.forward
     name, why = lstm_implementation(one.implementation, dtype=one.dtype or jnp.float32)
     return None if name == "native" else why
+
+
+def attention_fits(attention: object) -> bool:
+    """Returns whether a `PredictionAttention` can take this attention's place where the kernel runs."""
+    return (
+        type(attention) is BahdanauAttention
+        and attention.num_heads == 1
+        and attention.score_scale is None
+        and attention.dtype in (None, jnp.float32)
+    )

@@ -13,7 +13,12 @@ from jaxtyping import Array, Bool, Float, Int
 from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.masks import mask_of
-from bahdanau_jax.layers.prediction import PredictionBiLSTM, obstacle
+from bahdanau_jax.layers.prediction import (
+    PredictionAttention,
+    PredictionBiLSTM,
+    attention_fits,
+    obstacle,
+)
 from bahdanau_jax.token_ids import PAD
 
 _TABLE_BYTES = 256 << 20  # of the products of all words that `for_prediction` may keep
@@ -186,6 +191,8 @@ class AttentionClassifier(nnx.Module):
             PredictionBiLSTM(layer, vectors if layer is first else None, products=products)
             for layer in self.encoder
         )
+        if attention_fits(self.attention):
+            model.attention = PredictionAttention(self.attention)
         return model
 
     def embed(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch time embedding_features"]:

@@ -6,7 +6,8 @@ shares the rows among the cores. It is written with numba, so it needs no compil
 its foreign function interface (FFI), without Python and without copies.
 
 - product.py has the register-blocked product.
-- job.py describes a call, forward.py (with gates.py) and backward.py compute it, packing.py reorders weights.
+- job.py describes a call, packing.py reorders weights. forward.py and backward.py compute a layer in training,
+  predict.py in prediction, attention.py the attention of a prediction.
 - simd.py has the vector instructions, vectors.py what is built on them.
 - ffi.py has the function that XLA calls, and the threads. build.py compiles everything.
 """
@@ -21,7 +22,8 @@ from jaxtyping import Array
 
 from bahdanau_jax.layers.layer import Arguments, Layer
 
-TARGET = "bahdanau_jax_lstm"
+TARGET, ATTENTION_TARGET = "bahdanau_jax_lstm", "bahdanau_jax_attention"
+FORWARD, BACKWARD, PREDICT = 0, 1, 2  # as in job.py
 
 
 @functools.cache
@@ -61,7 +63,8 @@ def _register() -> None:
     """Compiles the kernel or loads it from the cache, and registers it with XLA."""
     from bahdanau_jax.layers.cpu_kernel import ffi
 
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(ffi.handle.ctypes), platform="cpu")
+    for target, handle in ((TARGET, ffi.handle), (ATTENTION_TARGET, ffi.handle_attention)):
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handle.ctypes), platform="cpu")
 
 
 def record_size(layer: Layer, arguments: Arguments) -> int:
@@ -95,15 +98,38 @@ def gradients(layer: Layer, arguments: Arguments, records: Array, of_results) ->
         arguments,
         (records, *of_results),
         [_float32(*x.shape) for x in arguments.differentiable],
-        backward=True,
+        kind=BACKWARD,
     )
 
 
 def run_for_prediction(layer: Layer, arguments: Arguments, *, int16: bool) -> tuple[Array, ...]:
-    """As `run`. Inputs may be ids (see `layers/prediction.py`), and products may be of int16."""
+    """As `run`. Inputs may be ids (see `layers/prediction.py`), and products may be of int16.
+
+    Ids select rows of `kernel`, which include the bias. Behind the last one there must be
+    `rows_behind(hidden)` more, since the kernel reads whole vectors.
+    """
     lookup = jnp.issubdtype(arguments.inputs.dtype, jnp.integer)
     operands, results = (arguments.bias, arguments.h, arguments.c), _results(arguments)
-    return _call(layer, arguments, operands, results, lookup=lookup, int16=int16)
+    settings = dict(kind=PREDICT, lookup=lookup, int16=int16)
+    return _call(layer, arguments, operands, results, **settings)
+
+
+def rows_behind(hidden: int) -> int:
+    """The number of rows [4*hidden] float32 that are as long as the widest vector register (AVX-512)."""
+    return -(-4 // hidden)
+
+
+def attend(
+    values: Array, mask: Array, key_kernel: Array, query: Array, scorer: Array
+) -> tuple[Array, Array]:
+    """Additive attention: context and weights; `query` is projected and `values` are finite."""
+    _register()
+    batch, time, features = values.shape
+    results = [_float32(batch, features), _float32(batch, time)]
+    context, weights = jax.ffi.ffi_call(ATTENTION_TARGET, results)(
+        values, mask, key_kernel, query, scorer
+    )
+    return context, weights
 
 
 def _call(layer: Layer, arguments: Arguments, operands, results, **settings: int):
@@ -113,7 +139,7 @@ def _call(layer: Layer, arguments: Arguments, operands, results, **settings: int
         mask = jnp.ones(inputs.shape[:2], bool)
     if input_scale is None:
         input_scale = jnp.zeros((0, 0, 0), jnp.float32)
-    settings = dict.fromkeys(("backward", "int16", "lookup"), False) | settings
+    settings = dict(int16=False, kind=FORWARD, lookup=False) | settings
     attributes = {name: np.int64(value) for name, value in settings.items()}
     return tuple(
         jax.ffi.ffi_call(TARGET, results)(

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from bahdanau_jax.layers.cpu_kernel.attention import bahdanau_attention_part, pack_keys
 from bahdanau_jax.layers.cpu_kernel.backward import bahdanau_backward_part
 from bahdanau_jax.layers.cpu_kernel.build import (
     compiled,
@@ -22,7 +23,14 @@ from bahdanau_jax.layers.cpu_kernel.build import (
     usleep,
 )
 from bahdanau_jax.layers.cpu_kernel.forward import bahdanau_forward_part
-from bahdanau_jax.layers.cpu_kernel.job import FIELDS, job_at
+from bahdanau_jax.layers.cpu_kernel.job import (
+    ATTENTION,
+    BACKWARD,
+    FIELDS,
+    FORWARD,
+    PREDICT,
+    job_at,
+)
 from bahdanau_jax.layers.cpu_kernel.packing import (
     pack,
     pack_int16,
@@ -30,6 +38,7 @@ from bahdanau_jax.layers.cpu_kernel.packing import (
     sum_gradients,
     sum_inputs,
 )
+from bahdanau_jax.layers.cpu_kernel.predict import bahdanau_predict_part
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     PANEL,
@@ -63,9 +72,9 @@ EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULT_COUNT, RESULTS, ATTRIBUTES = (
 # in XLA_FFI_Buffer, XLA_FFI_Api and Job
 BUFFER_DATA, BUFFER_DIMS = 24, 40
 API_MINOR, ERROR_DESTROY, POOL_SCHEDULE, POOL_SIZE = 36, np.int64(64), np.int64(136), np.int64(144)
-NEXT, DONE, HOLDERS, X, BIAS, RECORDS, OUT, D_X = (
+NEXT, DONE, HOLDERS, X, W, BIAS, QUERY, RECORDS, OUT, D_X = (
     8 * FIELDS.index(name)
-    for name in ("next", "done", "holders", "x", "bias", "records", "out", "d_x")
+    for name in ("next", "done", "holders", "x", "w", "bias", "query", "records", "out", "d_x")
 )
 JOB_BYTES = np.int64(8 * len(FIELDS))
 EXECUTE = 3
@@ -138,10 +147,14 @@ def bahdanau_work(address):
         part = atomic_add(address + NEXT, 1)
         if part >= job.parts:
             break
-        if job.backward:
-            bahdanau_backward_part(address, part)
-        else:
+        if job.kind == FORWARD:
             bahdanau_forward_part(address, part)
+        elif job.kind == BACKWARD:
+            bahdanau_backward_part(address, part)
+        elif job.kind == PREDICT:
+            bahdanau_predict_part(address, part)
+        else:
+            bahdanau_attention_part(address, part)
         atomic_add(address + DONE, 1)
     release(address)
     return 0
@@ -192,24 +205,54 @@ def huge_pages(address, size):
         madvise(start, (address + size - start) // page * page, types.int32(14))
 
 
-@compiled(1)
-def handle(frame):
-    """Serves one XLA_FFI_CallFrame: plans the call, runs its parts and waits for the helpers."""
+@njit
+def is_a_call(frame):
+    """Whether XLA wants the kernel to run. Tells our API version if XLA asks for that."""
     extension = peek(frame + EXTENSION)
-    if extension and peek32(extension + 8) == 1:  # XLA asks for our API version
+    if extension and peek32(extension + 8) == 1:
         metadata = peek(extension + 24)
         # Within a major version, fields keep their offsets.
         poke32(metadata + 24, types.int32(0))
         poke32(metadata + 28, peek32(peek(frame + API) + API_MINOR))
         poke32(metadata + 32, types.int32(0))  # no traits
-        return 0
-    if peek32(frame + STAGE) != EXECUTE:
+        return False
+    return peek32(frame + STAGE) == EXECUTE
+
+
+@njit
+def threads_of(frame):
+    """The number of threads that may run parts."""
+    count = allocate(i64(8))
+    found = api_call(frame, POOL_SIZE, peek(frame + CONTEXT), count, i64(32))
+    threads = peek(count) if found else i64(1)
+    free(count)
+    return threads
+
+
+@njit
+def run_parts(frame, address, threads):
+    """Runs all parts of the job on this thread and helpers. Keeps a hold on the job."""
+    job = job_at(address)
+    job.next = job.done = 0
+    helpers = min(threads, job.parts) - 1
+    job.holders = helpers + 2  # the helpers, bahdanau_work() below, and the caller
+    for _ in range(helpers):
+        if not api_call(frame, POOL_SCHEDULE, peek(frame + CONTEXT), address, i64(40)):
+            release(address)
+    bahdanau_work(address)
+    while atomic_add(address + DONE, 0) < job.parts:
+        usleep(types.uint32(20))  # a helper still runs its last part
+
+
+@compiled(1)
+def handle(frame):
+    """Serves one XLA_FFI_CallFrame: plans the call, runs its parts and waits for the helpers."""
+    if not is_a_call(frame):
         return 0
     arguments, results = peek(frame + ARGUMENTS), peek(frame + RESULTS)
     address = allocate(JOB_BYTES)
     job = job_at(address)
-    job.next = job.done = 0
-    job.backward, job.int16 = attribute(frame, i64(0)), attribute(frame, i64(1))
+    job.int16, job.kind = attribute(frame, i64(0)), attribute(frame, i64(1))
     job.lookup, job.reverse = attribute(frame, i64(2)), attribute(frame, i64(3))
     x_dims = peek(peek(arguments) + BUFFER_DIMS)
     w_dims = peek(peek(arguments + 8 * 3) + BUFFER_DIMS)
@@ -224,7 +267,7 @@ def handle(frame):
     addresses(arguments, i64(0), i64(5), address + X)
     if peek(peek(peek(arguments + 8 * 2) + BUFFER_DIMS)) == 0:
         job.scale = 0
-    if job.backward:
+    if job.kind == BACKWARD:
         addresses(arguments, i64(5), i64(4), address + RECORDS)
         addresses(results, i64(0), i64(6), address + D_X)
         huge_pages(job.d_x, 4 * B * T * F)
@@ -237,11 +280,7 @@ def handle(frame):
             addresses(results, i64(3), i64(1), address + RECORDS)
             huge_pages(job.records, 24 * D * B * T * HP)
 
-    count = allocate(i64(8))
-    threads = (
-        peek(count) if api_call(frame, POOL_SIZE, peek(frame + CONTEXT), count, i64(32)) else i64(1)
-    )
-    free(count)
+    threads = threads_of(frame)
     weight_bytes = (F + H + 1) * 16 * HP
     split(job, threads, weight_bytes)
     P = job.groups
@@ -250,7 +289,7 @@ def handle(frame):
     job.group_start = job.group_size + 8 * P
     job.rows = job.group_start + 8 * P
     plan(job)
-    if job.backward:
+    if job.kind == BACKWARD:
         job.d_x_second = 0
         if job.parts > job.groups:
             job.d_x_second = allocate(4 * B * T * F)
@@ -268,15 +307,8 @@ def handle(frame):
         else:
             pack(job)
 
-    helpers = min(threads, job.parts) - 1
-    job.holders = helpers + 2  # the helpers, bahdanau_work() below, and this function
-    for _ in range(helpers):
-        if not api_call(frame, POOL_SCHEDULE, peek(frame + CONTEXT), address, i64(40)):
-            release(address)
-    bahdanau_work(address)
-    while atomic_add(address + DONE, 0) < job.parts:
-        usleep(types.uint32(20))  # a helper still runs its last part
-    if job.backward:
+    run_parts(frame, address, threads)
+    if job.kind == BACKWARD:
         sum_gradients(job)
         free(job.gradients)
         if job.d_x_second:
@@ -284,5 +316,29 @@ def handle(frame):
             free(job.d_x_second)
     free(job.packed)
     free(job.counts)
+    release(address)
+    return 0
+
+
+@compiled(1)
+def handle_attention(frame):
+    """Serves one XLA_FFI_CallFrame of the attention; see attention.py."""
+    if not is_a_call(frame):
+        return 0
+    arguments, results = peek(frame + ARGUMENTS), peek(frame + RESULTS)
+    address = allocate(JOB_BYTES)
+    job = job_at(address)
+    x_dims = peek(peek(arguments) + BUFFER_DIMS)
+    job.kind = ATTENTION
+    job.parts, job.time, job.features = peek(x_dims), peek(x_dims + 8), peek(x_dims + 16)
+    job.hidden = peek(peek(peek(arguments + 8 * 2) + BUFFER_DIMS) + 8)
+    addresses(arguments, i64(0), i64(2), address + X)
+    addresses(arguments, i64(2), i64(1), address + W)
+    addresses(arguments, i64(3), i64(2), address + QUERY)
+    addresses(results, i64(0), i64(2), address + OUT)
+    job.packed = allocate((job.hidden + PANEL) * job.features * 4)
+    pack_keys(job)
+    run_parts(frame, address, threads_of(frame))
+    free(job.packed)
     release(address)
     return 0

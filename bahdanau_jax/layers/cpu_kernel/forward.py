@@ -1,18 +1,18 @@
 """The forward pass. A part walks through time with only the rows that are real, so padding costs nothing."""
 
-from bahdanau_jax.layers.cpu_kernel.build import free, library_function
-from bahdanau_jax.layers.cpu_kernel.gates import gate_sums, gate_sums_int16
+from bahdanau_jax.layers.cpu_kernel.build import free, library_function, njit
 from bahdanau_jax.layers.cpu_kernel.job import (
     active_rows,
     directions_of,
     job_at,
-    kernel_row,
     load_input,
     record_start,
 )
+from bahdanau_jax.layers.cpu_kernel.product import bahdanau_product
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
+    apart,
     fma,
     load,
     peek,
@@ -25,9 +25,26 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
     copy,
     sigmoid,
     tanh,
-    to_int16,
     zero,
 )
+
+
+@njit
+def gate_sums(job, d, j, n, x_table, h_table, acc):
+    """Writes the gates of n rows before their nonlinearity, for LANES units from unit j on.
+
+    `x_table` and `h_table` hold the addresses of the rows' inputs and states. The sums are
+    [n, 4 gates, LANES] float32.
+    """
+    apart()
+    F, H = job.features, job.hidden
+    for i in range(n):
+        for g in range(4):
+            bias = load(job.packed_bias + 16 * (d * job.padded + j) + 4 * g * LANES)
+            store(acc + i * ROW_BYTES + 4 * g * LANES, bias)
+    weights = job.packed + (d * job.padded + j) // LANES * (F + H) * ROW_BYTES
+    bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F)
+    bahdanau_product(n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, H)
 
 
 @library_function(2)
@@ -40,14 +57,13 @@ def bahdanau_forward_part(address, part):
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
     x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
-    scratch = allocate(R * (24 + x_bytes + 4 * h_bytes + ROW_BYTES) + ROW_BYTES)
+    scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
     x = scratch
     h = x + R * x_bytes
     c = h + R * h_bytes
     new_h = c + R * h_bytes
     acc = new_h + R * h_bytes
-    h_int16 = acc + (R + 1) * ROW_BYTES  # a row to spare
-    active = h_int16 + R * h_bytes
+    active = acc + R * ROW_BYTES
     x_table = active + 8 * R
     h_table = x_table + 8 * R
     for r in range(R):
@@ -62,9 +78,6 @@ def bahdanau_forward_part(address, part):
             zero(c + r * h_bytes, HP)
             copy(h + r * h_bytes, job.h0 + start, H)
             copy(c + r * h_bytes, job.c0 + start, H)
-            if job.int16:
-                zero(h_int16 + r * h_bytes, HP)
-                to_int16(h_int16 + r * h_bytes, h + r * h_bytes, H)
         backwards = (d == 1) != (job.reverse != 0)
         ahead = -1 if backwards else 1
         for step in range(T):
@@ -77,18 +90,10 @@ def bahdanau_forward_part(address, part):
                         zero(job.out + 4 * H * ((b * T + t) * D + d), H)
             for i in range(n):
                 r = peek(active + 8 * i)
-                if job.lookup:
-                    poke(x_table + 8 * i, kernel_row(job, d, peek(rows + 8 * r), t, ahead))
-                else:
-                    load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
+                load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
                 poke(h_table + 8 * i, h + r * h_bytes)
-                if job.int16:
-                    poke(h_table + 8 * i, h_int16 + r * h_bytes)
             for j in range(0, HP, LANES):
-                if job.int16:
-                    gate_sums_int16(job, d, j, n, x_table, h_table, acc)
-                else:
-                    gate_sums(job, d, j, n, x_table, h_table, acc)
+                gate_sums(job, d, j, n, x_table, h_table, acc)
                 for i in range(n):
                     at = acc + i * ROW_BYTES
                     gate_i, gate_f = sigmoid(load(at)), sigmoid(load(at + 4 * LANES))
@@ -111,8 +116,6 @@ def bahdanau_forward_part(address, part):
                     copy(record + 5 * h_bytes, h + r * h_bytes, HP)
                     record += 6 * h_bytes
                 copy(h + r * h_bytes, new_h + i * h_bytes, HP)
-                if job.int16:
-                    to_int16(h_int16 + r * h_bytes, new_h + i * h_bytes, H)
                 copy(
                     job.out + 4 * H * ((peek(rows + 8 * r) * T + t) * D + d), new_h + i * h_bytes, H
                 )

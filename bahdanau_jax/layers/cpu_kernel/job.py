@@ -14,21 +14,20 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     apart,
     peek,
     peek8,
-    peek32,
     poke,
 )
 from bahdanau_jax.layers.cpu_kernel.vectors import (
     copy,
     multiply,
     send_for,
-    to_int16,
 )
 
-FIELDS = """next done holders parts groups backward
+FIELDS = """next done holders parts kind groups
   batch time features hidden padded directions reverse save lookup vocabulary int16
-  x mask scale w u  bias h0 c0  records d_out d_h d_c
+  x mask scale w u  bias h0 c0  query scorer  records d_out d_h d_c
   out h c  d_x d_w d_u d_bias d_h0 d_c0
   packed packed_t packed_bias column_scales gradients d_x_second counts group_size group_start rows""".split()
+FORWARD, BACKWARD, PREDICT, ATTENTION = (np.int64(n) for n in range(4))  # kinds
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
 Job = numba.from_dtype(JOB)
 
@@ -66,30 +65,11 @@ def load_input(job, d, batch_row, t, ahead, to):
     apart()
     at = job.x + 4 * job.features * (batch_row * job.time + t)
     send_for(at + 4 * job.features * ahead, 4 * job.features)
-    if job.int16:
-        to_int16(to, at, job.features)
-    elif job.scale:
+    if job.scale:
         factor = job.scale + 4 * job.features * (d * job.batch + batch_row)
         multiply(to, at, factor, job.features)
     else:
         copy(to, at, job.features)
-
-
-@njit
-def kernel_row(job, d, batch_row, t, ahead):
-    """Address of the row of the kernel that the id at step t selects. Prefetches that of step t + ahead."""
-    ids = job.x + 4 * batch_row * job.time
-    row_bytes = 16 * job.hidden
-    start = job.w + row_bytes * d * job.vocabulary
-    if 0 <= t + ahead < job.time:
-        send_for(start + row_bytes * in_vocabulary(job, peek32(ids + 4 * (t + ahead))), row_bytes)
-    return start + row_bytes * in_vocabulary(job, peek32(ids + 4 * t))
-
-
-@njit
-def in_vocabulary(job, n):
-    """An id outside the vocabulary is taken for the nearest one inside, as JAX's gather does."""
-    return min(max(i64(n), i64(0)), job.vocabulary - 1)
 
 
 @njit

@@ -35,25 +35,41 @@ INT16_ROWS = TILE_ROWS if TILE_ROWS > 3 else 2
 DEPTH = 128  # rows of a weight panel that stay in the L1 cache while the tiles pass over them
 
 
-def _tile(rows, transposed=False, int16=False):
+def _tile(rows, transposed=False, int16=False, started=False):
     """Emits acc[r, :] += sum over k of a[r, k] * b[k, :] for `rows` rows and PANEL columns, in registers.
 
     acc and b are addresses with byte strides. `table` holds the addresses of a's rows, and `offset` is a
     byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k. With int16, each
-    float of a and b is a pair of int16 instead, whose products are added, and acc holds int32.
+    float of a and b is a pair of int16 instead, whose products are added, and acc holds int32. If started,
+    acc is only written: vector v of row r starts at row r of `starts` plus start_offset + v * start_stride.
     """
     multiply_add = emit_madd if int16 else emit_fma
     number, vector = (i32_ir, ivec_ir) if int16 else (f32_ir, vec_ir)
 
-    @emits(types.void, *[i64] * 7)
-    def tile(b, acc, acc_stride, table, offset, b0, b_stride, k):
+    @emits(types.void, *[i64] * (10 if started else 7))
+    def tile(b, acc, acc_stride, table, offset, b0, b_stride, k, *start):
         zero = ir.Constant(i64_ir, 0)
         at = [(r, v) for r in range(rows) for v in range(VECTORS)]
         cells = [
             b.add(byte_offset(b, acc, acc_stride, r), ir.Constant(i64_ir, int(4 * LANES * v)))
             for r, v in at
         ]
-        starts = [emit_load(b, c, vector) for c in cells]
+        if started:
+            rows_of_start = [
+                b.add(
+                    emit_load(b, byte_offset(b, start[0], ir.Constant(i64_ir, r), 8), i64_ir, 8),
+                    start[1],
+                )
+                for r in range(rows)
+            ]
+            starts = [
+                emit_load(
+                    b, b.add(rows_of_start[r], b.mul(start[2], ir.Constant(i64_ir, v))), vector
+                )
+                for r, v in at
+            ]
+        else:
+            starts = [emit_load(b, c, vector) for c in cells]
         if not transposed:
             row = [b.add(table, ir.Constant(i64_ir, 8 * r)) for r in range(rows)]
             a_rows = [b.add(emit_load(b, address, i64_ir, 8), offset) for address in row]
@@ -117,18 +133,21 @@ def _tile(rows, transposed=False, int16=False):
 def any_tile(most=TILE_ROWS, **kind):
     """Makes a numba function that runs the tile for `rows` rows, 1 <= rows <= most."""
     names = {f"tile{r}": _tile(r, **kind) for r in range(1, most + 1)}
+    operands = "acc, acc_stride, table, offset, b, b_stride, k"
+    if kind.get("started"):
+        operands += ", starts, start_offset, start_stride"
     body = "".join(
-        f"  if rows == {r}:\n    tile{r}(acc, acc_stride, table, offset, b, b_stride, k)\n    return\n"
-        for r in range(most, 0, -1)
+        f"  if rows == {r}:\n    tile{r}({operands})\n    return\n" for r in range(most, 0, -1)
     )
-    exec(f"def tile(rows, acc, acc_stride, table, offset, b, b_stride, k):\n{body}", names)
+    exec(f"def tile(rows, {operands}):\n{body}", names)
     return njit(names["tile"])
 
 
-tile, tile_transposed, tile_int16 = (
+tile, tile_transposed, tile_int16, started_tile = (
     any_tile(),
     any_tile(transposed=True),
     any_tile(INT16_ROWS, int16=True),
+    any_tile(started=True),
 )
 
 

@@ -204,15 +204,24 @@ def peek32(b, address):
     return emit_load(b, address, i32_ir)
 
 
-@emits(types.void, i64)
-def prefetch(b, address):
+def _emit_prefetch(b, address, write):
     kind = ir.PointerType(ir.IntType(8))
     fn = b.module.globals.get("llvm.prefetch.p0") or ir.Function(
         b.module,
         ir.FunctionType(ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir]),
         "llvm.prefetch.p0",
     )
-    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (0, 2, 1)])
+    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (write, 2, 1)])
+
+
+@emits(types.void, i64)
+def prefetch(b, address):
+    _emit_prefetch(b, address, 0)
+
+
+@emits(types.void, i64)
+def prefetch_to_write(b, address):
+    _emit_prefetch(b, address, 1)
 
 
 @emits(vec, f32)
@@ -233,6 +242,13 @@ def clip(b, x, limit):
     low = emit_splat(b, b.fneg(limit))
     x = b.select(b.fcmp_ordered(">", x, high), high, x)
     return b.select(b.fcmp_ordered("<", x, low), low, x)
+
+
+@emits(vec, vec, vec)
+def times_power_of_two(b, x, shifted):
+    """x * 2**n, where `shifted` is the whole number n plus 1.5 * 2**23: its last bits are those of n."""
+    exponent = b.shl(b.bitcast(shifted, ivec_ir), ir.Constant(ivec_ir, [23] * int(LANES)))
+    return b.bitcast(b.add(b.bitcast(x, ivec_ir), exponent), vec_ir)
 
 
 @emits(i64, i64, i64)

@@ -13,10 +13,12 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     loadf,
     poke16,
     prefetch,
+    prefetch_to_write,
     splat,
     store,
     store_int16,
     storef,
+    times_power_of_two,
 )
 
 
@@ -40,6 +42,24 @@ def tanh(x):
 def sigmoid(x):
     half = splat(f32(0.5))
     return fma(tanh(x * half), half, half)
+
+
+@njit
+def exp(x, factor, limit):
+    """e**(factor * x) to 2e-7 of itself, clipped to [2**-limit, 2**limit]; limit at most 126.
+
+    A polynomial for the fraction of the exponent of 2, as in Cephes.
+    """
+    factor = f32(factor * 1.4426950408889634)
+    x = clip(x, f32(limit / abs(factor)))
+    shift, factor = splat(f32(1.5 * 2**23)), splat(factor)
+    shifted = fma(x, factor, shift)  # rounds the exponent to a whole number
+    fraction = fma(x, factor, shift - shifted)
+    p = fma(fraction, splat(f32(1.326472615e-3)), splat(f32(9.671512991e-3)))
+    p = fma(fraction, p, splat(f32(5.550733581e-2)))
+    p = fma(fraction, p, splat(f32(2.402224243e-1)))
+    p = fma(fraction, p, splat(f32(6.931470037e-1)))
+    return times_power_of_two(fma(fraction, p, splat(f32(1.0))), shifted)
 
 
 @njit
@@ -103,3 +123,10 @@ def send_for(address, size):
     """Prefetches `size` bytes. The rows of a step lie far apart, so the CPU does not guess the next one."""
     for k in range(0, size, 64):
         prefetch(address + k)
+
+
+@njit
+def send_to_write(address, size):
+    """As `send_for`, for bytes that will be written."""
+    for k in range(0, size, 64):
+        prefetch_to_write(address + k)
