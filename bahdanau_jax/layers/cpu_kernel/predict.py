@@ -155,21 +155,21 @@ def bahdanau_predict_part(address, part):
     first_direction, end_direction = directions_of(job, part)
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
-    x_bytes, h_bytes = 2 * (F + 2 * LANES), 4 * HP
+    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
     scratch = allocate(R * (56 + x_bytes + 4 * h_bytes + ROW_BYTES))
     c = scratch
     h = c + R * h_bytes  # two a row
     acc = h + 2 * R * h_bytes
     h_int16 = acc + R * ROW_BYTES
-    x_int16 = h_int16 + R * h_bytes
-    active = x_int16 + R * x_bytes
+    x_rows = h_int16 + R * h_bytes
+    active = x_rows + R * x_bytes
     x_table, h_table, c_table, new_table, acc_table, states = (
         active + 8 * R, active + 16 * R, active + 24 * R, active + 32 * R, active + 40 * R, active + 48 * R,
     )  # fmt: skip
     for r in range(R):
         poke(acc_table + 8 * r, acc + r * ROW_BYTES)
     if job.int16:
-        zero(x_int16, R * x_bytes // 4)
+        zero(x_rows, R * x_bytes // 4)
         zero(h_int16, R * HP)
 
     for d in range(first_direction, end_direction):
@@ -207,10 +207,15 @@ def bahdanau_predict_part(address, part):
                 poke(states + 8 * r, other)
                 if job.int16:
                     poke(h_table + 8 * i, h_int16 + r * h_bytes)
-                    if not job.lookup:
-                        to_int16(x_int16 + i * x_bytes, x, F)
-                        x = x_int16 + i * x_bytes
                 poke(x_table + 8 * i, x)
+                if not job.lookup:
+                    # Rows of x are often a power of two apart, so that they compete for places in the cache.
+                    at = x_rows + i * x_bytes
+                    poke(x_table + 8 * i, at)
+                    if job.int16:
+                        to_int16(at, x, F)
+                    else:
+                        copy(at, x, F)
             for j in range(0, HP, LANES):
                 if job.int16:
                     int16_units(job, d, j, n, x_table, h_table, c_table, new_table, acc)

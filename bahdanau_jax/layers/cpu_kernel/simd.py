@@ -91,11 +91,14 @@ def emit_splat(builder, scalar):
     return builder.shuffle_vector(v, v, ir.Constant(ivec_ir, [0] * int(LANES)))
 
 
+def _external(builder, name, result, arguments):
+    """A function of LLVM or C, declared once in a module."""
+    found = builder.module.globals.get(name)
+    return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+
+
 def emit_fma(builder, a, b, c):
-    name = f"llvm.fma.v{LANES}f32"
-    fn = builder.module.globals.get(name) or ir.Function(
-        builder.module, ir.FunctionType(vec_ir, [vec_ir] * 3), name
-    )
+    fn = _external(builder, f"llvm.fma.v{LANES}f32", vec_ir, [vec_ir] * 3)
     return builder.call(fn, [a, b, c])
 
 
@@ -112,10 +115,7 @@ def emit_madd(builder, a, b, c):
     pairs = ir.VectorType(_i16_ir, 2 * int(LANES))
     a, b = builder.bitcast(a, pairs), builder.bitcast(b, pairs)
     if IS_X86:
-        name = _MADD[int(LANES)]
-        fn = builder.module.globals.get(name) or ir.Function(
-            builder.module, ir.FunctionType(ivec_ir, [pairs] * 2), name
-        )
+        fn = _external(builder, _MADD[int(LANES)], ivec_ir, [pairs] * 2)
         return builder.add(builder.call(fn, [a, b]), c)
     for first in (0, 1):
         chosen = ir.Constant(ivec_ir, list(range(first, 2 * int(LANES), 2)))
@@ -165,10 +165,7 @@ def load_int32(b, address):
 @emits(types.void, i64, vec)
 def store_int16(b, address, value):
     """Rounds to int16. The values must fit."""
-    name = f"llvm.rint.v{LANES}f32"
-    fn = b.module.globals.get(name) or ir.Function(
-        b.module, ir.FunctionType(vec_ir, [vec_ir]), name
-    )
+    fn = _external(b, f"llvm.rint.v{LANES}f32", vec_ir, [vec_ir])
     whole = b.fptosi(b.call(fn, [value]), ivec_ir)
     emit_store(b, address, b.trunc(whole, ir.VectorType(_i16_ir, int(LANES))), 2)
 
@@ -206,11 +203,7 @@ def peek32(b, address):
 
 def _emit_prefetch(b, address, write):
     kind = ir.PointerType(ir.IntType(8))
-    fn = b.module.globals.get("llvm.prefetch.p0") or ir.Function(
-        b.module,
-        ir.FunctionType(ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir]),
-        "llvm.prefetch.p0",
-    )
+    fn = _external(b, "llvm.prefetch.p0", ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir])
     b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (write, 2, 1)])
 
 
@@ -268,10 +261,7 @@ def symbol_address(name):
 
     @emits(i64)
     def address(b):
-        fn = b.module.globals.get(name) or ir.Function(
-            b.module, ir.FunctionType(i64_ir, [i64_ir]), name
-        )
-        return b.ptrtoint(fn, i64_ir)
+        return b.ptrtoint(_external(b, name, i64_ir, [i64_ir]), i64_ir)
 
     return address
 
