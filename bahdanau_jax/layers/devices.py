@@ -1,6 +1,6 @@
 """Splits a layer's batch over the devices of the mesh around it (`jax.set_mesh`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,8 +29,7 @@ def over_devices(compute: Callable) -> Callable:
     Args:
       compute: takes `Arguments`; returns outputs [batch, time, ...], and h and c [directions, batch, hidden].
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if mesh.manual_axes else mesh.shape.get(AXIS, 1)  # inside shard_map: its own share
+    devices = _sharing()
     if devices == 1:
         return compute
     rows, states, whole = PartitionSpec(AXIS), PartitionSpec(None, AXIS), PartitionSpec()
@@ -58,6 +57,31 @@ def over_devices(compute: Callable) -> Callable:
         return outputs[:batch], h[:, :batch], c[:, :batch]
 
     return padded
+
+
+def rows_over_devices(compute: Callable, shares_rows: Sequence[bool]) -> Callable:
+    """As `over_devices`, for a function of arrays whose results have a row for each row of the batch.
+
+    Args:
+      compute: the function. Without rows for every device it gets the whole batch on each.
+      shares_rows: of each argument, whether it has the batch's rows; others are whole on each device.
+    """
+    rows, whole = PartitionSpec(AXIS), PartitionSpec()
+
+    def shared(*arguments):
+        devices = _sharing()
+        if devices == 1 or len(arguments[shares_rows.index(True)]) % devices:
+            return compute(*arguments)
+        specs = tuple(rows if shares else whole for shares in shares_rows)
+        return jax.shard_map(compute, in_specs=specs, out_specs=rows, check_vma=False)(*arguments)
+
+    return shared
+
+
+def _sharing() -> int:
+    """The number of devices that share a batch here; 1 inside shard_map, which sees its own share."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.manual_axes else mesh.shape.get(AXIS, 1)
 
 
 def vary_alike(arguments: T) -> T:

@@ -1,4 +1,6 @@
-"""A BiLSTM for prediction on a CPU: inputs looked up by token id, and products of int16. It has no derivative.
+"""A BiLSTM and an attention for prediction on a CPU. They have no derivative.
+
+Inputs may be looked up by token id, and products may be of int16.
 
 The first layer of a text classifier multiplies each token's vector by the same kernel. Here the product of
 each word in the vocabulary is computed once, and a token's product is looked up. For the notebook's network
@@ -13,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.layers import cpu_kernel
 from bahdanau_jax.layers.attention import BahdanauAttention
-from bahdanau_jax.layers.devices import over_devices, vary_alike
+from bahdanau_jax.layers.devices import over_devices, rows_over_devices, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
 from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.recurrence import lstm_implementation
@@ -133,7 +135,9 @@ class PredictionAttention(nnx.Module):
         """Returns the context and the weights, as `BahdanauAttention` does."""
         mask = jnp.ones(keys.shape[:2], bool) if mask is None else mask
         query = query @ self.query_kernel[...] + self.bias[...]
-        return cpu_kernel.attend(keys, mask, self.key_kernel[...], query, self.scorer[...])
+        arguments = keys, mask, self.key_kernel[...], query, self.scorer[...]
+        run = rows_over_devices(cpu_kernel.attend, (True, True, False, True, False))
+        return run(*vary_alike(arguments))
 
 
 def obstacle(layer: BiLSTM) -> str | None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from bahdanau_jax import AttentionClassifier, BiLSTM, lstm_implementation
-from bahdanau_jax.layers.prediction import PredictionBiLSTM
+from bahdanau_jax import AttentionClassifier, BahdanauAttention, BiLSTM, lstm_implementation
+from bahdanau_jax.layers.prediction import PredictionAttention, PredictionBiLSTM, attention_fits
 from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.models.ngrams import NgramClassifier
 from bahdanau_jax.models.with_ngrams import WithNgrams
@@ -16,8 +16,8 @@ needs_kernel = pytest.mark.skipif(
     lstm_implementation("auto")[0] != "native", reason="the CPU kernel does not run here"
 )
 pytestmark = needs_kernel
-# features, hidden, words, batch, time; odd sizes, and a hidden size on both sides of a vector
-SIZES = [(5, 3, 7, 4, 6), (8, 16, 20, 9, 12), (7, 19, 11, 35, 7)]
+# features, hidden, words, batch, time; odd sizes, a hidden size on both sides of a vector, one above a block
+SIZES = [(5, 3, 7, 4, 6), (8, 16, 20, 9, 12), (7, 19, 11, 35, 7), (131, 130, 6, 3, 4)]
 
 
 def setting(features, hidden, words, batch, time):
@@ -115,6 +115,63 @@ def test_int16_sums_do_not_overflow():
     assert (
         largest_difference(PredictionBiLSTM(layer, products="int16")(inputs, mask), expected) < 1e-3
     )
+
+
+@pytest.mark.parametrize("products, tolerance", [("float32", 2e-6), ("int16", 1e-3)])
+def test_saturated_gates(products, tolerance):
+    layer, vectors, ids, mask = setting(*SIZES[0])
+    for one in (layer.forward, layer.backward):
+        one.bias[...] = jnp.asarray([500.0, -500, 90, -90] * 3)
+    expected = layer(vectors[ids], mask)
+    found = PredictionBiLSTM(layer, vectors, products=products)(ids, mask)
+    assert largest_difference(expected, found) < tolerance
+
+
+def plain_attention(attention, query, keys, mask):
+    """Bahdanau's attention in float64 NumPy, row by row."""
+    w_query, w_key, bias, v = (
+        np.asarray(x[...], np.float64)
+        for x in (
+            attention.query_kernel,
+            attention.key_kernel,
+            attention.bias,
+            attention.score_kernel,
+        )
+    )
+    contexts, weights = np.zeros((len(query), keys.shape[2])), np.zeros(mask.shape)
+    for b, real in enumerate(mask):
+        if real.any():
+            e = np.exp(np.tanh(keys[b, real] @ w_key + query[b] @ w_query + bias) @ v)
+            weights[b, real] = e / e.sum()
+            contexts[b] = weights[b] @ keys[b]
+    return contexts, weights
+
+
+# query and key features, units, batch, time; one part of a panel and several, many blocks of positions
+@pytest.mark.parametrize("sizes", [(3, 5, 2, 4, 7), (8, 70, 130, 3, 70)])
+def test_attention_equals_the_plain_loop(sizes):
+    query_features, features, units, batch, time = sizes
+    attention = BahdanauAttention(query_features, features, units, rngs=nnx.Rngs(0))
+    random = np.random.default_rng(0)
+    attention.bias[...] = random.normal(size=units)
+    attention.score_kernel[...] *= 5
+    query = np.float32(random.normal(size=(batch, query_features)))
+    keys = np.float32(random.normal(size=(batch, time, features)))
+    mask = random.random((batch, time)) < 0.7
+    mask[0] = False
+    found = PredictionAttention(attention)(jnp.asarray(query), jnp.asarray(keys), jnp.asarray(mask))
+    assert largest_difference(plain_attention(attention, query, keys, mask), found) < 3e-6
+    assert not np.any(np.asarray(found[1])[~mask])
+    whole = PredictionAttention(attention)(jnp.asarray(query), jnp.asarray(keys))
+    expected = plain_attention(attention, query, keys, np.ones_like(mask))
+    assert largest_difference(expected, whole) < 3e-6
+
+
+def test_only_the_plain_attention_fits():
+    def fits(**options):
+        return attention_fits(BahdanauAttention(2, 2, 2, rngs=nnx.Rngs(0), **options))
+
+    assert fits() and not (fits(num_heads=2) or fits(normalized=True) or fits(dtype=jnp.bfloat16))
 
 
 @pytest.mark.parametrize("products, tolerance", [("float32", 1e-6), ("int16", 1e-3)])
