@@ -1,95 +1,116 @@
 """Reorders weights for the products, and sums the gradients that parts computed separately."""
 
-from bahdanau_jax.layers.cpu_kernel.build import f32, njit, types
+from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, njit
 from bahdanau_jax.layers.cpu_kernel.simd import (
     INT16_ONE,
     LANES,
     PANEL,
     ROW_BYTES,
     apart,
+    load,
     loadf,
+    maximum,
     peek8,
-    poke16,
+    splat,
+    store,
+    store_pairs,
     storef,
 )
 from bahdanau_jax.layers.cpu_kernel.vectors import (
     add,
+    allocate,
     copy,
     zero,
 )
 
 
 @njit
+def columns(job, row, j, g, spare):
+    """LANES columns of gate g from unit j on of the weights' row at an address; zeros behind the last."""
+    at, width = row + 4 * (g * job.hidden + j), job.hidden - j
+    if width < LANES:
+        zero(spare, LANES)
+        copy(spare, at, width)
+        at = spare
+    return load(at)
+
+
+@njit
+def weight_row(job, d, k):
+    """Address of the weights of input feature k, or of state k - features."""
+    F, H = job.features, job.hidden
+    return job.w + 16 * H * (d * F + k) if k < F else job.u + 16 * H * (d * H + k - F)
+
+
+@njit
+def pack_bias(job):
+    """Writes the bias in the order of the packed weights' columns."""
+    apart()
+    spare = allocate(4 * LANES)
+    for d in range(job.directions):
+        for j in range(0, job.padded, LANES):
+            for g in range(4):
+                to = job.packed_bias + 16 * (d * job.padded + j) + 4 * g * LANES
+                store(to, columns(job, job.bias + 16 * job.hidden * d, j, g, spare))
+    free(spare)
+
+
+@njit
 def pack(job):
     """Writes weights and bias in the order in which the forward products read them."""
     apart()
-    F, H, HP, D = job.features, job.hidden, job.padded, job.directions
+    spare = allocate(4 * LANES)
     to = job.packed
-    for d in range(D):
-        for j in range(0, HP, LANES):
-            width = min(LANES, H - j)
-            for k in range(F + H):
-                row = job.w + 16 * H * (d * F + k) if k < F else job.u + 16 * H * (d * H + k - F)
+    for d in range(job.directions):
+        for j in range(0, job.padded, LANES):
+            for k in range(job.features + job.hidden):
                 for g in range(4):
-                    zero(to, LANES)
-                    copy(to, row + 4 * (g * H + j), width)
+                    store(to, columns(job, weight_row(job, d, k), j, g, spare))
                     to += 4 * LANES
-    if job.bias:
-        for d in range(D):
-            for j in range(0, HP, LANES):
-                for g in range(4):
-                    to = job.packed_bias + 16 * (d * HP + j) + 4 * g * LANES
-                    zero(to, LANES)
-                    copy(to, job.bias + 4 * (d * 4 * H + g * H + j), min(LANES, H - j))
+    free(spare)
+    pack_bias(job)
 
 
 @njit
-def weight(job, d, k, column):
-    """Weight k of a column: that of input feature k, or of state k - features."""
-    F, H = job.features, job.hidden
-    if k < F:
-        return loadf(job.w + 4 * ((d * F + k) * 4 * H + column))
-    return loadf(job.u + 4 * ((d * H + k - F) * 4 * H + column))
-
-
-@njit
-def column_unit(job, d, column):
-    """The weight for which 1 stands in a column: the smallest with which weights fit int16 and sums int32."""
+def column_units(job, d, j, g, spare):
+    """The weights for which 1 stands: the smallest with which weights fit int16 and sums int32."""
     K = job.features + job.hidden
-    largest, total = f32(0.0), f32(0.0)
+    zeros = splat(f32(0.0))
+    largest, total = zeros, zeros
     for k in range(K):
-        size = abs(weight(job, d, k, column))
-        largest, total = max(largest, size), total + size
+        weights = columns(job, weight_row(job, d, k), j, g, spare)
+        size = maximum(weights, zeros - weights)
+        largest, total = maximum(largest, size), total + size
     # Inputs and states are at most INT16_ONE, and rounding adds up to 1/2 to each of K weights.
-    unit = max(largest / f32(32767), total / (f32(1 << 31) / INT16_ONE - f32(K)))
-    return unit if unit > 0 else f32(1.0)
+    unit = maximum(largest / splat(f32(32767)), total / splat(f32(1 << 31) / INT16_ONE - f32(K)))
+    return maximum(unit, splat(f32(1e-30)))  # a column of zeros
 
 
 @njit
 def pack_int16(job):
-    """Writes the weights as int16, two of a column side by side, and the column's scales and bias."""
+    """Writes the weights as int16, two of a column side by side, and the columns' scales and bias."""
     apart()
-    F, H, HP, D = job.features, job.hidden, job.padded, job.directions
-    pairs = (F + 1) // 2 + (H + 1) // 2
-    for d in range(D):
-        for j in range(0, HP, LANES):
-            panel = job.packed + (d * HP + j) // LANES * pairs * ROW_BYTES
-            zero(panel, pairs * PANEL)
-            zero(job.column_scales + 16 * (d * HP + j), PANEL)
-            zero(job.packed_bias + 16 * (d * HP + j), PANEL)
+    F, K = job.features, job.features + job.hidden
+    spare = allocate(4 * LANES)
+    to = job.packed
+    for d in range(job.directions):
+        for j in range(0, job.padded, LANES):
             for g in range(4):
-                for n in range(min(LANES, H - j)):
-                    column = g * H + j + n
-                    unit = column_unit(job, d, column)
-                    place = 4 * (g * LANES + n)
-                    storef(job.column_scales + 16 * (d * HP + j) + place, unit / INT16_ONE)
-                    if job.bias:
-                        bias = loadf(job.bias + 4 * (d * 4 * H + column))
-                        storef(job.packed_bias + 16 * (d * HP + j) + place, bias)
-                    for k in range(F + H):
-                        half = k if k < F else k + F % 2
-                        number = types.int16(round(weight(job, d, k, column) / unit))
-                        poke16(panel + half // 2 * ROW_BYTES + place + 2 * (half % 2), number)
+                unit = column_units(job, d, j, g, spare)
+                scales = job.column_scales + 16 * (d * job.padded + j) + 4 * g * LANES
+                store(scales, unit / splat(INT16_ONE))
+                at, k = to + 4 * g * LANES, i64(0)
+                while k < K:
+                    first = columns(job, weight_row(job, d, k), j, g, spare) / unit
+                    second = splat(f32(0.0))
+                    if k != F - 1 and k != K - 1:  # pairs do not mix inputs and states
+                        k += 1
+                        second = columns(job, weight_row(job, d, k), j, g, spare) / unit
+                    store_pairs(at, first, second)
+                    at, k = at + ROW_BYTES, k + 1
+            to += ((F + 1) // 2 + (job.hidden + 1) // 2) * ROW_BYTES
+    free(spare)
+    pack_bias(job)
 
 
 @njit

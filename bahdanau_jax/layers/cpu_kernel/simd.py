@@ -162,12 +162,23 @@ def load_int32(b, address):
     return b.sitofp(emit_load(b, address, ivec_ir), vec_ir)
 
 
+def _rounded(b, value):
+    fn = _external(b, f"llvm.rint.v{LANES}f32", vec_ir, [vec_ir])
+    return b.fptosi(b.call(fn, [value]), ivec_ir)
+
+
 @emits(types.void, i64, vec)
 def store_int16(b, address, value):
     """Rounds to int16. The values must fit."""
-    fn = _external(b, f"llvm.rint.v{LANES}f32", vec_ir, [vec_ir])
-    whole = b.fptosi(b.call(fn, [value]), ivec_ir)
-    emit_store(b, address, b.trunc(whole, ir.VectorType(_i16_ir, int(LANES))), 2)
+    emit_store(b, address, b.trunc(_rounded(b, value), ir.VectorType(_i16_ir, int(LANES))), 2)
+
+
+@emits(types.void, i64, vec, vec)
+def store_pairs(b, address, first, second):
+    """Rounds to int16 and writes the numbers of both in turn. The values must fit."""
+    low = b.and_(_rounded(b, first), ir.Constant(ivec_ir, [0xFFFF] * int(LANES)))
+    high = b.shl(_rounded(b, second), ir.Constant(ivec_ir, [16] * int(LANES)))
+    emit_store(b, address, b.or_(low, high))
 
 
 @emits(i64, i64)
@@ -201,20 +212,17 @@ def peek32(b, address):
     return emit_load(b, address, i32_ir)
 
 
-def _emit_prefetch(b, address, write):
-    kind = ir.PointerType(ir.IntType(8))
-    fn = _external(b, "llvm.prefetch.p0", ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir])
-    b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (write, 2, 1)])
+def _prefetch(write):
+    @emits(types.void, i64)
+    def prefetch(b, address):
+        kind = ir.PointerType(ir.IntType(8))
+        fn = _external(b, "llvm.prefetch.p0", ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir])
+        b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (write, 2, 1)])
+
+    return prefetch
 
 
-@emits(types.void, i64)
-def prefetch(b, address):
-    _emit_prefetch(b, address, 0)
-
-
-@emits(types.void, i64)
-def prefetch_to_write(b, address):
-    _emit_prefetch(b, address, 1)
+prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
 
 
 @emits(vec, f32)
@@ -226,6 +234,11 @@ def splat(b, scalar):
 def fma(b, x, y, z):
     """x * y + z."""
     return emit_fma(b, x, y, z)
+
+
+@emits(vec, vec, vec)
+def maximum(b, x, y):
+    return b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
 @emits(vec, vec, f32)
@@ -282,11 +295,9 @@ def _operator(symbol, method):
         return getattr(builder, method)(*args)
 
 
-_methods = {
-    operator.add: "fadd",
-    operator.sub: "fsub",
-    operator.mul: "fmul",
-    operator.truediv: "fdiv",
-}
-for _symbol, _method in _methods.items():
+for _symbol, _method in zip(
+    (operator.add, operator.sub, operator.mul, operator.truediv),
+    ("fadd", "fsub", "fmul", "fdiv"),
+    strict=True,
+):
     _operator(_symbol, _method)
