@@ -8,6 +8,7 @@ this saves a third of the arithmetic.
 """
 
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -147,11 +148,12 @@ def obstacle(layer: BiLSTM) -> str | None:
     return None if name == "native" else why
 
 
-def attention_fits(attention: object) -> bool:
-    """Returns whether a `PredictionAttention` can take this attention's place where the kernel runs."""
-    return (
+def attention_for_prediction(attention: Any) -> Any:
+    """A `PredictionAttention` where it can take this attention's place, else the attention itself."""
+    fits = (
         type(attention) is BahdanauAttention
         and attention.num_heads == 1
         and attention.score_scale is None
         and attention.dtype in (None, jnp.float32)
     )
+    return PredictionAttention(attention) if fits else attention

@@ -14,9 +14,8 @@ from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.masks import mask_of
 from bahdanau_jax.layers.prediction import (
-    PredictionAttention,
     PredictionBiLSTM,
-    attention_fits,
+    attention_for_prediction,
     obstacle,
 )
 from bahdanau_jax.token_ids import PAD
@@ -191,8 +190,7 @@ class AttentionClassifier(nnx.Module):
             PredictionBiLSTM(layer, vectors if layer is first else None, products=products)
             for layer in self.encoder
         )
-        if attention_fits(self.attention):
-            model.attention = PredictionAttention(self.attention)
+        model.attention = attention_for_prediction(model.attention)
         return model
 
     def embed(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch time embedding_features"]:

@@ -7,7 +7,11 @@ import pytest
 from flax import nnx
 
 from bahdanau_jax import AttentionClassifier, BahdanauAttention, BiLSTM, lstm_implementation
-from bahdanau_jax.layers.prediction import PredictionAttention, PredictionBiLSTM, attention_fits
+from bahdanau_jax.layers.prediction import (
+    PredictionAttention,
+    PredictionBiLSTM,
+    attention_for_prediction,
+)
 from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.models.ngrams import NgramClassifier
 from bahdanau_jax.models.with_ngrams import WithNgrams
@@ -167,11 +171,13 @@ def test_attention_equals_the_plain_loop(sizes):
     assert largest_difference(expected, whole) < 3e-6
 
 
-def test_only_the_plain_attention_fits():
-    def fits(**options):
-        return attention_fits(BahdanauAttention(2, 2, 2, rngs=nnx.Rngs(0), **options))
+def test_only_the_plain_attention_is_replaced():
+    def replaced(**options):
+        attention = BahdanauAttention(2, 2, 2, rngs=nnx.Rngs(0), **options)
+        return attention_for_prediction(attention) is not attention
 
-    assert fits() and not (fits(num_heads=2) or fits(normalized=True) or fits(dtype=jnp.bfloat16))
+    assert replaced()
+    assert not (replaced(num_heads=2) or replaced(normalized=True) or replaced(dtype=jnp.bfloat16))
 
 
 @pytest.mark.parametrize("products, tolerance", [("float32", 1e-6), ("int16", 1e-3)])
