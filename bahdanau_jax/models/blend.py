@@ -22,7 +22,7 @@ def fit_scales(
 
     Example:
       >>> good, bad = np.array([[[2.0], [-2.0], [3.0], [1.0]], [[0.0], [0.0], [-1.0], [0.0]]])
-      >>> fit_scales(np.stack([good, bad]), np.array([1, 0, 1, 0])).round(2).tolist()
+      >>> [round(x, 2) for x in fit_scales(np.stack([good, bad]), np.array([1, 0, 1, 0])).tolist()]
       [0.93, 0.0]
     """
     z = np.asarray(voices, np.float64)
