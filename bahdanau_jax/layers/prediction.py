@@ -135,7 +135,7 @@ class PredictionAttention(nnx.Module):
     ) -> tuple[Float[Array, "batch key_features"], Float[Array, "batch time"]]:
         """Returns the context and the weights, as `BahdanauAttention` does."""
         mask = jnp.ones(keys.shape[:2], bool) if mask is None else mask
-        query = query @ self.query_kernel[...] + self.bias[...]
+        query = query @ self.query_kernel[...] + self.bias[...][None]
         arguments = keys, mask, self.key_kernel[...], query, self.scorer[...]
         run = rows_over_devices(cpu_kernel.attend, (True, True, False, True, False))
         return run(*vary_alike(arguments))

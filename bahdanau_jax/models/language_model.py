@@ -78,9 +78,9 @@ class LanguageModel(nnx.Module):
     def vectors(self) -> Float[Array, "vocab_size embedding_features"]:
         """The normalised word vectors, which the BiLSTM reads."""
         table = self.embedding.embedding[...]
-        mean = self.frequencies[...] @ table
+        mean = (self.frequencies[...] @ table)[None]
         variance = self.frequencies[...] @ jnp.square(table - mean)
-        return (table - mean) / jnp.sqrt(variance + 1e-6)
+        return (table - mean) / jnp.sqrt(variance + 1e-6)[None]
 
     def sampled_loss(
         self, ids: Int[Array, "batch time"], *, candidates: int, key: Array
@@ -102,12 +102,12 @@ class LanguageModel(nnx.Module):
         drawn = jnp.minimum(drawn, len(self.drawn[...]) - 1)  # the sum may be a little below 1
         expected = jnp.log(self.drawn[drawn] * candidates)
         kernel, bias = self.kernel[...], self.bias[...]
-        rows, lowered = kernel[drawn], bias[drawn] - expected
+        rows, lowered = kernel[drawn], (bias[drawn] - expected)[None, None]
 
         def loss(hidden, targets):
             others = hidden @ rows.T + lowered
             others = jnp.where(
-                targets[..., None] == drawn, -1e30, others
+                targets[..., None] == drawn[None, None], -1e30, others
             )  # no word competes with itself
             own = jnp.sum(hidden * kernel[targets], axis=-1) + bias[targets]
             return jnp.logaddexp(jax.nn.logsumexp(others, axis=-1), own) - own
@@ -118,7 +118,7 @@ class LanguageModel(nnx.Module):
         """Mean cross-entropy of all words in nats, each against the whole vocabulary; and their number."""
 
         def loss(hidden, targets):
-            logits = hidden @ self.kernel[...].T + self.bias[...]
+            logits = hidden @ self.kernel[...].T + self.bias[...][None, None]
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
 
         return self._mean(loss, ids), 2 * jnp.sum(_pairs(ids))
@@ -128,7 +128,8 @@ class LanguageModel(nnx.Module):
         forward, backward = jnp.split(outputs.astype(jnp.float32), 2, axis=-1)
         pairs = _pairs(ids)
         losses = loss(forward[:, :-1], ids[:, 1:]) + loss(backward[:, 1:], ids[:, :-1])
-        return jnp.sum(jnp.where(pairs, losses, 0)) / jnp.maximum(2 * jnp.sum(pairs), 1)
+        count = jnp.maximum(2 * jnp.sum(pairs, dtype=jnp.float32), 1)
+        return jnp.sum(jnp.where(pairs, losses, 0)) / count
 
 
 def _pairs(ids: Int[Array, "batch time"]) -> Bool[Array, "batch time-1"]:

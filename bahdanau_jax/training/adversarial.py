@@ -69,7 +69,7 @@ def gradients(
     if norms.virtual:
         _, away = pull(toward_doubt(key, logits))
         direction = jnp.where(virtual[:, None, None], away, direction)
-    lengths = jnp.where(virtual, norms.virtual, norms.labelled)
+    lengths = jnp.where(virtual, norms.virtual, norms.labelled).astype(jnp.float32)
     shift = jax.lax.stop_gradient(_of_norm(lengths, direction)).astype(shift.dtype)
 
     def shifted_loss(params):

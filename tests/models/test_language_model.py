@@ -67,3 +67,12 @@ def test_training_mode_drops_features_and_evaluation_does_not():
     network.eval()
     first, second = (float(network.loss(jnp.array(IDS))[0]) for _ in range(2))
     assert first == second
+
+
+def test_nothing_is_promoted():
+    """As the layers, with the flags that forbid it."""
+    key = jax.random.key(0)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        network = model(dropout=0.5)
+        assert np.isfinite(float(network.sampled_loss(jnp.array(IDS), candidates=5, key=key)))
+        assert np.isfinite(float(network.loss(jnp.array(IDS))[0]))

@@ -27,7 +27,7 @@ VOCAB, FEATURES = 60, 8
 
 def small_config():
     config = imdb_vectors.get_config()
-    config.data.source = "made_up"
+    config.data.source, config.data.validation = "made_up", "random"
     config.data.train_size, config.data.validation_size, config.data.test_size = 60, 20, 30
     config.vocab_size, config.model.embedding_features, config.epochs = VOCAB, FEATURES, 2
     return config
