@@ -106,9 +106,8 @@ class LanguageModel(nnx.Module):
 
         def loss(hidden, targets):
             others = hidden @ rows.T + lowered
-            others = jnp.where(
-                targets[..., None] == drawn[None, None], -1e30, others
-            )  # no word competes with itself
+            itself = targets[..., None] == drawn[None, None]  # no word competes with itself
+            others = jnp.where(itself, -1e30, others)
             own = jnp.sum(hidden * kernel[targets], axis=-1) + bias[targets]
             return jnp.logaddexp(jax.nn.logsumexp(others, axis=-1), own) - own
 

@@ -3,14 +3,15 @@
 Miyato, Dai and Goodfellow (2017), "Adversarial Training Methods for Semi-Supervised Text Classification",
 arXiv 1605.07725. Each text is read twice. The second time its word vectors are shifted in the direction that
 hurts most: that which raises the loss of its label, or, for a text without a label, that which changes its
-prediction. Both readings draw the same dropout."""
+prediction. Both readings draw the same dropout.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
@@ -33,6 +34,16 @@ class Norms(NamedTuple):
 
 
 NO_SHIFTS = Norms()
+
+
+def labelled_rows(batch: Batch) -> Bool[Array, "batch"]:
+    """The rows that have a label: it is not -1, and they are not fillers."""
+    return batch.real & (batch.labels >= 0)
+
+
+def virtual_rows(batch: Batch, norms: Norms) -> Bool[Array, "batch"]:
+    """The rows that take a virtual shift."""
+    return batch.real & ~labelled_rows(batch) if norms.labelled else batch.real
 
 
 def gradients(
@@ -60,8 +71,7 @@ def gradients(
     Returns:
       gradients, (metrics of the labelled rows as they are, `rest` after the first reading).
     """
-    labelled = part.real & (part.labels >= 0)
-    virtual = part.real & ~labelled if norms.labelled else part.real
+    virtual = virtual_rows(part, norms)
     read = lambda params, shift: forward(params, rest, part.ids, shift)  # noqa: E731
     logits, pull, after = jax.vjp(read, params, shift, has_aux=True)
     loss_of = lambda logits: loss_sum(logits, part) / counts[0]  # noqa: E731
@@ -79,7 +89,7 @@ def gradients(
         return loss + jnp.sum(apart) / counts[1]
 
     grads = jax.tree.map(jnp.add, grads, jax.grad(shifted_loss)(params))
-    return grads, (loss_and_metrics(logits, part.labels, labelled)[1], after)
+    return grads, (loss_and_metrics(logits, part.labels, labelled_rows(part))[1], after)
 
 
 def divergence(
@@ -103,7 +113,8 @@ def toward_doubt(
     For a small shift d the divergence is d' J' F J d / 2, with the logits' Jacobian J and the Fisher matrix
     F = diag(p) - p p' of the softmax. The paper finds its largest eigenvector by power iteration from a
     random d. J' F z with a random z lies in the same space, of as many dimensions as there are classes, less
-    one. So for two classes it is that eigenvector, exactly, with a random sign."""
+    one. So for two classes it is that eigenvector, exactly, with a random sign.
+    """
     z = jax.random.normal(key, logits.shape, logits.dtype)
     if logits.shape[-1] == 1:
         return jnp.sign(z)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -211,18 +210,19 @@ def perplexity_of(model: LanguageModel, ids: EncodedTexts, bucket_lengths: Any) 
     """exp of the mean cross-entropy of all words of the texts, from both sides."""
     evaluated = nnx.view(model, deterministic=True, raise_if_not_found=False)
     graphdef, state = nnx.split(evaluated)
-    loss_of = jax.jit(lambda state, ids: nnx.merge(graphdef, state).loss(ids))
-    total = count = 0.0
-    for batch in _each_once(ids, bucket_lengths):
-        mean, n = jax.device_get(loss_of(state, batch.ids))
-        total, count = total + float(mean) * int(n), count + int(n)
-    return math.exp(min(total / max(count, 1), 700))
-
-
-def _each_once(ids: EncodedTexts, bucket_lengths: Any) -> Iterator[Batch]:
-    return eval_batches(
+    batches = eval_batches(
         ids,
         np.zeros(len(ids), np.int32),
         batch_size=_EVALUATION_ROWS,
         bucket_lengths=bucket_lengths,
     )
+    total = count = 0.0
+    for batch in batches:
+        mean, n = jax.device_get(_loss_of(graphdef, state, batch.ids))
+        total, count = total + float(mean) * int(n), count + int(n)
+    return math.exp(min(total / max(count, 1), 700))
+
+
+@partial(jax.jit, static_argnums=0)  # compiled once, not in each epoch
+def _loss_of(graphdef: nnx.GraphDef, state: nnx.State, ids: Array) -> tuple[Array, Array]:
+    return nnx.merge(graphdef, state).loss(ids)

@@ -10,7 +10,13 @@ from flax import nnx
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import Metrics, loss_and_metrics
-from bahdanau_jax.training.adversarial import NO_SHIFTS, Norms, gradients
+from bahdanau_jax.training.adversarial import (
+    NO_SHIFTS,
+    Norms,
+    gradients,
+    labelled_rows,
+    virtual_rows,
+)
 from bahdanau_jax.training.loss import weighted_loss_sum
 from bahdanau_jax.training.step_report import StepReport, part_norms
 
@@ -42,11 +48,10 @@ def train_step(
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
-    labelled = batch.real & (batch.labels >= 0)
-    count = jnp.maximum(jnp.sum(labelled, dtype=jnp.float32), 1)
+    count = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
 
     def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
-        real = part.real & (part.labels >= 0)
+        real = labelled_rows(part)
         if class_weights is None:
             return jnp.asarray(loss_and_metrics(logits, part.labels, real)[1].loss_sum)
         return weighted_loss_sum(logits, part.labels, real, jnp.array(class_weights))
@@ -64,7 +69,8 @@ def train_step(
         return logits, nnx.state(model, nnx.Not(nnx.Param))
 
     def with_shifts(params, rest, part: Batch):
-        virtual = batch.real & ~labelled if norms.labelled else batch.real
+        virtual = virtual_rows(batch, norms)
+        step_key = jax.random.fold_in(jax.random.key(0), optimizer.step[...])
         embedded = nnx.eval_shape(lambda model, ids: model.embed(ids), model, part.ids)
         return gradients(
             forward,
@@ -78,7 +84,6 @@ def train_step(
             key=jax.random.fold_in(step_key, part.rows[0]),
         )
 
-    step_key = jax.random.fold_in(jax.random.key(0), optimizer.step[...])
     gradient = with_shifts if any(norms) else jax.grad(loss_fn, has_aux=True)
     if microbatches == 1:
         grads, (metrics, rest) = gradient(params, rest, batch)
