@@ -10,16 +10,16 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
 
-from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
+from bahdanau_jax.data.dataset import Dataset
 from bahdanau_jax.data.find_tokenizer import check_tokenizer
-from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_with_interval
+from bahdanau_jax.recipes.all_texts import read_all_texts
 from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
 from bahdanau_jax.recipes.word_vectors import load_gensim, skip_gram
 from bahdanau_jax.runs import console as show
-from bahdanau_jax.runs import environment, fingerprints, multihost
+from bahdanau_jax.runs import environment, multihost
 from bahdanau_jax.runs.config import WordVectorsConfig
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.parse_config import parse_config
@@ -60,22 +60,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         started = time.monotonic()
 
         # Data: texts, then ids.
-        dataset = load_dataset(
-            settings.data.model_dump(), seed=settings.seed, tokenizer=settings.tokenizer.name
-        )
-        unlabelled = unlabelled_texts(dataset, "config.unlabelled") if settings.unlabelled else []
-        texts = [*dataset.train.texts, *unlabelled]
-        vocabulary = Vocabulary.build(
-            texts,
-            size=settings.vocab_size,
-            tokenizer=settings.tokenizer.name,
-            options=settings.tokenizer.options,
-        )
-        write_json(
-            workdir / "data.json",
-            fingerprints.of_data(dataset, vocabulary)
-            | {"texts": {"number": len(texts), "sha256": fingerprints.of_json(texts)}},
-        )
+        dataset, texts, vocabulary, digests = read_all_texts(settings)
+        write_json(workdir / "data.json", digests)
         vocabulary.save(workdir / "vocabulary.json")
         ids = vocabulary.encode_all(texts)
         words = sum(len(row) - 1 for row in ids)

@@ -15,13 +15,11 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from bahdanau_jax.data.batches import Batch, eval_batches, steps_per_epoch, train_batches
-from bahdanau_jax.data.dataset import unlabelled_texts
 from bahdanau_jax.data.find_tokenizer import check_tokenizer
-from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.data.token_store import EncodedTexts
-from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.language_model import LanguageModel
+from bahdanau_jax.recipes.all_texts import read_all_texts
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, fingerprints, multihost
 from bahdanau_jax.runs.checkpoint_checks import complete_steps
@@ -102,19 +100,9 @@ def train_language_model(config: ConfigDict, workdir: str | Path) -> dict[str, A
 
 def _read(settings: LanguageModelConfig, folder: Path) -> tuple[EncodedTexts, EncodedTexts]:
     """Training texts and some of validation as pieces; keeps the vocabulary and the data's digests."""
-    tokenizer = settings.tokenizer
-    dataset = load_dataset(settings.data.model_dump(), seed=settings.seed, tokenizer=tokenizer.name)
-    unlabelled = unlabelled_texts(dataset, "config.unlabelled") if settings.unlabelled else []
-    texts = [*dataset.train.texts, *unlabelled]
-    vocabulary = Vocabulary.build(
-        texts, size=settings.vocab_size, tokenizer=tokenizer.name, options=tokenizer.options
-    )
-    fingerprints.keep_or_compare(
-        folder / "data.json",
-        fingerprints.of_data(dataset, vocabulary)
-        | {"texts": {"number": len(texts), "sha256": fingerprints.of_json(texts)}},
-        begun=bool(complete_steps(folder / "checkpoints")),
-    )
+    dataset, texts, vocabulary, digests = read_all_texts(settings)
+    begun = bool(complete_steps(folder / "checkpoints"))
+    fingerprints.keep_or_compare(folder / "data.json", digests, begun=begun)
     vocabulary.save(folder / "vocabulary.json")
     held_out = list(dataset.validation.texts)[: settings.perplexity_texts]
     train, validation = (
