@@ -155,11 +155,15 @@ class Vocabulary:
         Raises:
           InputError: `max_length` is below 1.
         """
-        if max_length is not None and max_length < 1:
-            raise InputError(f"max_length is {max_length}; expected at least 1")
         if not isinstance(text, str):
             raise InputError(f"the text is {not_text(text)}")
-        ids = self._ids.encode(self.tokenizer.tokens(text))
+        return self.encode_words(self.tokenizer.tokens(text), max_length=max_length)
+
+    def encode_words(self, words: Iterable[str], *, max_length: int | None = None) -> np.ndarray:
+        """`encode` of a text that the tokenizer has already cut into words."""
+        if max_length is not None and max_length < 1:
+            raise InputError(f"max_length is {max_length}; expected at least 1")
+        ids = self._ids.encode(words)
         return np.array(ids if max_length is None else ids[-max_length:], np.int32)
 
     def encode_all(

@@ -175,9 +175,10 @@ class Predictor:
         Raises:
             InputError: one of them is no text, for example NaN; names its position.
         """
-        texts = list(each_text(texts))
-        ids = self.vocabulary.encode_all(texts, max_length=self.bucket_lengths[-1])
-        found = zip(texts, ids, *self.predict_ids(ids), strict=True)
+        words = [self.vocabulary.tokenizer.tokens(text) for text in each_text(texts)]
+        longest = self.bucket_lengths[-1]
+        ids = [self.vocabulary.encode_words(x, max_length=longest) for x in words]
+        found = zip(words, ids, *self.predict_ids(ids), strict=True)
         return [self._prediction(*one) for one in found]
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -199,14 +200,14 @@ class Predictor:
         return np.array(probabilities, np.float32).reshape(len(ids), len(self.label_names)), weights
 
     def _prediction(
-        self, text: str, ids: np.ndarray, p: np.ndarray, weights: np.ndarray
+        self, words: list[str], ids: np.ndarray, p: np.ndarray, weights: np.ndarray
     ) -> Prediction:
         best = int(p.argmax())
         return Prediction(
             label=self.label_names[best],
             probability=float(p[best]),
             probabilities=p,
-            words=[SPECIAL_WORDS[START], *self.vocabulary.tokenizer.tokens(text)][-len(ids) :],
+            words=[SPECIAL_WORDS[START], *words][-len(ids) :],
             weights=weights,
             known=ids != UNKNOWN,
             tokenizer=self.vocabulary.tokenizer,

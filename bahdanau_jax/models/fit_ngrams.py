@@ -23,7 +23,7 @@ from bahdanau_jax.models.nb_svm import (
     soft_counts,
     table_of,
 )
-from bahdanau_jax.models.ngram_vectors import ngram_vectors
+from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics, text_vectors
 from bahdanau_jax.models.ngrams import distinct_rows
 
 
@@ -124,13 +124,14 @@ def _add_vectors(
     all_columns, all_text = joined(everything)
     norms = norms_of(fitted.squared_scales[all_columns], all_text, len(everything))
     table = table_of(size, column, text, norms.astype(np.float32), len(known))
-    vectors = ngram_vectors(table, features=features)
-    read = table[: len(texts)] @ vectors
+    by_ngram = table.T.tocsr()
+    topics = text_topics(by_ngram, features=features)
+    read = text_vectors(by_ngram, topics)[: len(texts)]
     unit = read.std()
     solvers = [LogisticRegression(max_iter=1_000).fit(read / unit, inside) for inside in is_class]
     coefficients = np.stack([solver.coef_[0] / unit for solver in solvers], axis=1)
     weights = fitted.weights.copy()
-    weights[known] += size[:, None] * (vectors @ coefficients)
+    weights[known] += size[:, None] * ngram_scores(by_ngram, topics, coefficients)
     bias = fitted.bias + np.concatenate([solver.intercept_ for solver in solvers])
     return Fitted(weights / 2, fitted.squared_scales, (bias / 2).astype(np.float32))
 

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from bahdanau_jax.data.batches import eval_batches
 from bahdanau_jax.models.fit_ngrams import fit_ngrams
 from bahdanau_jax.models.nb_svm import Choice, logits_of
-from bahdanau_jax.models.ngram_vectors import ngram_vectors
+from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics, text_vectors
 from bahdanau_jax.models.ngrams import distinct_rows
 
 ROWS = 2**20
@@ -19,13 +19,18 @@ def test_they_are_the_rows_of_an_svd_up_to_their_norm():
     rng = np.random.default_rng(0)
     values = rng.random((40, 60)) * (rng.random((40, 60)) < 0.3)
     values[:, 7] = 0  # an n-gram without a text
-    vectors = ngram_vectors(csr_array(values.astype(np.float32)), features=5, passes=200)
+    by_ngram = csr_array(values.T.astype(np.float32))
+    topics = text_topics(by_ngram, features=5, passes=200)
+    vectors = ngram_scores(by_ngram, topics, np.eye(5, dtype=np.float32))
     _, scales, right = np.linalg.svd(values)
     want = (scales[:5, None] * right[:5]).T
     want = want / np.maximum(np.linalg.norm(want, axis=1, keepdims=True), 1e-6)
     # The same up to a rotation.
     np.testing.assert_allclose(vectors @ vectors.T, want @ want.T, atol=1e-4)
     assert vectors.dtype == np.float32 and not vectors[7].any()
+    np.testing.assert_allclose(
+        text_vectors(by_ngram, topics), values @ vectors, rtol=1e-4, atol=1e-5
+    )
 
 
 def batches_of(words, labels):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -117,8 +118,9 @@ def test_a_pair_equals_one_process_and_resumes_after_a_kill_and_a_signal(alone, 
         assert "error: process 0 of 2 has lost another one" in errors
     else:  # it waited for the other one's part of a checkpoint, where JAX ends it
         assert code == -signal.SIGABRT and "another task died" in errors
-    # One writer; gloo's own line comes from C++.
-    assert "4 x cpu" in shown and [x for x in shown_by_other if not x.startswith("[Gloo]")] == []
+    # One writer; gloo's own lines come from C++, where threads write into each other's.
+    gloo = re.compile(r"\[Gloo\]|peer ranks")
+    assert "4 x cpu" in shown and [x for x in shown_by_other if not gloo.search(x)] == []
     assert losses(workdir)[:50] == pytest.approx(losses(alone)[:50], abs=1e-5)
 
     # The pair resumes. SIGTERM to one of them, even before its first step, stops both after the same step.
