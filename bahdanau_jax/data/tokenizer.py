@@ -14,7 +14,7 @@ from bahdanau_jax.token_ids import FIRST_WORD, START, UNKNOWN
 SPECIAL_WORDS = {START: "<start>", UNKNOWN: "<unk>", 3: "<unused>"}
 
 _FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r'
-_TO_SPACE = str.maketrans(_FILTERED, " " * len(_FILTERED))
+_TO_SPACE = bytes.maketrans(_FILTERED.encode(), b" " * len(_FILTERED))
 _WORD = re.compile(f"[^ {re.escape(_FILTERED)}]+")
 _WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 _BREAK = "<br />"
@@ -37,7 +37,9 @@ def split_words(text: str, *, marks: bool = False) -> list[str]:
     """
     if marks:
         return [word.lower() for word in _WORD_OR_MARK.findall(text.replace(_BREAK, " "))]
-    return [word for word in text.lower().translate(_TO_SPACE).split(" ") if word]
+    # Twice as fast as on the str. In UTF-8 a byte of a separator is never part of another character.
+    in_utf8 = text.lower().encode("utf-8", "surrogatepass").translate(_TO_SPACE)
+    return list(filter(None, in_utf8.decode("utf-8", "surrogatepass").split(" ")))
 
 
 def word_spans(text: str, *, marks: bool = False) -> list[tuple[int, int]]:

@@ -89,12 +89,14 @@ def _add(ends, texts, values, topics, unit, sums):
     for ngram in range(len(ends) - 1):
         vector[:] = 0
         for i in range(ends[ngram], ends[ngram + 1]):
+            text, value = texts[i], values[i]
             for k in range(size):
-                vector[k] += values[i] * topics[texts[i], k]
+                vector[k] += value * topics[text, k]
         norm = np.float32(1)
         if unit:
             norm = np.sqrt(np.sum(vector * vector))
         if norm > 0:
             for i in range(ends[ngram], ends[ngram + 1]):
+                text, value = texts[i], values[i] / norm
                 for k in range(size):
-                    sums[texts[i], k] += values[i] / norm * vector[k]
+                    sums[text, k] += value * vector[k]
