@@ -3,7 +3,8 @@
     python -m benchmarks [--quick] [--only=step,epoch,...] [--out=runs/benchmark]
 
 --only               Sections to measure, see below. Default: all.
---peers              nnx, keras-jax, keras-tensorflow, torch, onnxruntime. Default: all that are installed.
+--peers              nnx, keras-jax, keras-tensorflow, torch, onnxruntime. Default: all that are installed. Also
+                     ours-bfloat16, ours with dtype="bfloat16" on a CPU with AVX512_BF16.
 --settings           plain, huge. Default: both; with --quick, huge.
 --out                Folder for benchmark.json, benchmark.png and the processes' logs.
 --quick              Batches of 32, two rounds, small layers: about 4 minutes on two cores instead of 18.
@@ -133,7 +134,11 @@ def main(argv: Sequence[str]) -> None:
         rounds=0,
         tensorflow_python=sys.executable,
     )
-    for flag, names in (("only", SECTIONS), ("peers", PEERS), ("settings", list(SETTINGS))):
+    for flag, names in (
+        ("only", SECTIONS),
+        ("peers", (*PEERS, "ours-bfloat16")),
+        ("settings", list(SETTINGS)),
+    ):
         found: list[str] = getattr(asked, flag)
         if not set(found) <= set(names) or not (found or flag == "settings"):
             raise flags.Error(f"--{flag} is {','.join(found)}; expected some of {', '.join(names)}")

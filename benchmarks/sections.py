@@ -129,7 +129,7 @@ def training_sections(
         """Milliseconds per review in an epoch, computed from one batch of each of its shapes."""
         if child.name == "matmul":
             return child.ask("matmul")
-        if child.name != "ours":  # all batches have one shape
+        if CONTENDERS[child.name].module != "ours":  # all batches have one shape
             return step(child, plan[0]) / scale.batch_size * 1e3
         seconds = sum(n * step(child, rows, length) for length, (n, rows) in shapes.items())
         return seconds / len(train.ids) * 1e3
@@ -138,7 +138,7 @@ def training_sections(
         """Seconds from the start of the process. Then compiles each shape and runs it once more."""
         seconds = child.start_seconds + child.ask("build") + step(child)
         step(child)
-        if child.name == "ours" and {"epoch", "compile"} & set(sections):
+        if CONTENDERS[child.name].module == "ours" and {"epoch", "compile"} & set(sections):
             for length, (_, rows) in shapes.items():
                 if length != longest:
                     step(child, rows, length)
@@ -226,7 +226,7 @@ def predict_section(group: Group, scale: Scale, test: Reviews) -> Iterator[list[
     probabilities = {
         key: np.array(child.ask("probabilities"))
         for key, child in group.children.items()
-        if key[0] == "ours" or not CONTENDERS[key[0]].trains
+        if CONTENDERS[key[0]].module == "ours" or not CONTENDERS[key[0]].trains
     }
     group.rounds(1, predict)  # compiles the other lengths
     yield group.records("predict", group.rounds(rounds, predict), "ms per review", note=note)

@@ -173,7 +173,8 @@ class Worker:
             self._layer = ((), None)  # frees the previous one
             rng = np.random.default_rng(0)
             inputs = rng.standard_normal((batch, length, features), np.float32)
-            self._layer = (shape, self._module.make_layer(hidden, inputs))
+            options = CONTENDERS[self._name].options
+            self._layer = (shape, self._module.make_layer(hidden, inputs, **options))
         begun, seconds = time.perf_counter(), []
         while not seconds or time.perf_counter() - begun < 1.5 * at_least_seconds:
             started = time.perf_counter()

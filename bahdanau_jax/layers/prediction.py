@@ -10,6 +10,7 @@ this saves a third of the arithmetic.
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
@@ -144,7 +145,10 @@ class PredictionAttention(nnx.Module):
 def obstacle(layer: BiLSTM) -> str | None:
     """Returns why a `PredictionBiLSTM` cannot take this layer's place here, or None if it can."""
     one = layer.forward
-    name, why = lstm_implementation(one.implementation, dtype=one.dtype or jnp.float32)
+    dtype = jax.dtypes.canonicalize_dtype(one.dtype or jnp.float32)
+    if dtype != jnp.float32:
+        return f"the dtype is {dtype}; expected float32"
+    name, why = lstm_implementation(one.implementation)
     return None if name == "native" else why
 
 

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
-from bahdanau_jax.layers import gpu_kernel, implementations, primitives
+from bahdanau_jax.layers import cpu_kernel, gpu_kernel, implementations, primitives
 from bahdanau_jax.layers.devices import in_auto_mode, over_devices, splits_the_batch, vary_alike
 from bahdanau_jax.layers.layer import Arguments, Layer
 from bahdanau_jax.layers.masks import resets_of
@@ -127,6 +127,8 @@ def _obstacle(
 def _layer_obstacle(name: str, dtype: DTypeLike, hidden_features: int, length: int) -> str | None:
     """Returns why `name` does not compute a layer of this dtype and size, or None."""
     dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if name == "native":
+        return cpu_kernel.dtype_obstacle(dtype)
     takes = gpu_kernel.DTYPES if name == "fused" else (jnp.dtype(jnp.float32),)
     if dtype not in takes:
         return f"the dtype is {dtype}, and {name} computes in {' and '.join(map(str, takes))}"

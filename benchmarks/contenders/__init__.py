@@ -45,6 +45,16 @@ CONTENDERS = {
         trains=False,
         by_length=True,
     ),
+    # Only if asked for. It fails in one line where the CPU has no AVX512_BF16.
+    "ours-bfloat16": Contender(
+        "ours",
+        ("jax", "flax"),
+        "bahdanau-jax, bfloat16",
+        "#8c1a1e",
+        options={"dtype": "bfloat16", "implementation": "native"},
+        rounded=True,
+        by_length=True,
+    ),
     "nnx": Contender("nnx", ("jax", "flax"), "flax.nnx", "#0072b2", "pip install flax"),
     "keras-jax": Contender(
         "keras", ("keras", "jax"), "Keras on JAX", "#e69f00", "pip install keras", "jax"

@@ -9,7 +9,7 @@ its foreign function interface (FFI), without Python and without copies.
 - job.py describes a call, plan.py splits it into parts, packing.py reorders weights.
 - forward.py and backward.py compute a layer in training, predict.py in prediction, attention.py the
   attention of a prediction.
-- simd.py has the vector instructions, vectors.py what is built on them.
+- simd.py has the vector instructions, vectors.py what is built on them, bfloat16.py both for bfloat16.
 - ffi.py has the function that XLA calls, and the threads. build.py compiles everything.
 """
 
@@ -59,6 +59,21 @@ def _slower_than_scan() -> str | None:
     return None
 
 
+def dtype_obstacle(dtype: np.dtype) -> str | None:
+    """Returns why the kernel does not multiply in this dtype on this CPU, or None if it does."""
+    if dtype == jnp.float32:
+        return None
+    if dtype != jnp.bfloat16:
+        return f"the dtype is {dtype}, and native computes in float32 and bfloat16"
+    try:
+        from bahdanau_jax.layers.cpu_kernel.build import cpu_features
+    except Exception:  # `obstacle` says why
+        return None
+    if {"avx512f", "avx512bf16"} <= cpu_features():
+        return None
+    return "the dtype is bfloat16, in which native computes on CPUs with AVX512_BF16; this one has none"
+
+
 @functools.cache
 def _register() -> None:
     """Compiles the kernel or loads it from the cache, and registers it with XLA."""
@@ -80,14 +95,15 @@ def record_size(layer: Layer, arguments: Arguments) -> int:
 
 
 def run(layer: Layer, arguments: Arguments) -> tuple[Array, ...]:
-    """Runs a float32 layer and returns outputs, h and c."""
-    return _call(layer, arguments, (arguments.bias, arguments.h, arguments.c), _results(arguments))
+    """Runs a layer and returns outputs, h and c."""
+    operands = arguments.bias, arguments.h, arguments.c
+    return _call(layer, arguments, operands, _results(layer, arguments))
 
 
 def run_saving(layer: Layer, arguments: Arguments, size: int) -> tuple[tuple[Array, ...], Array]:
     """Runs a layer and returns also its records, `size` int32."""
     operands = arguments.bias, arguments.h, arguments.c
-    results = [*_results(arguments), jax.ShapeDtypeStruct((size,), jnp.int32)]
+    results = [*_results(layer, arguments), jax.ShapeDtypeStruct((size,), jnp.int32)]
     *results, records = _call(layer, arguments, operands, results)
     return tuple(results), records
 
@@ -98,7 +114,7 @@ def gradients(layer: Layer, arguments: Arguments, records: Array, of_results) ->
         layer,
         arguments,
         (records, *of_results),
-        [_float32(*x.shape) for x in arguments.differentiable],
+        [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arguments.differentiable],
         kind=BACKWARD,
     )
 
@@ -110,7 +126,7 @@ def run_for_prediction(layer: Layer, arguments: Arguments, *, int16: bool) -> tu
     `rows_behind(hidden)` more, since the kernel reads whole vectors.
     """
     lookup = jnp.issubdtype(arguments.inputs.dtype, jnp.integer)
-    operands, results = (arguments.bias, arguments.h, arguments.c), _results(arguments)
+    operands, results = (arguments.bias, arguments.h, arguments.c), _results(layer, arguments)
     settings = dict(kind=PREDICT, lookup=lookup, int16=int16)
     return _call(layer, arguments, operands, results, **settings)
 
@@ -139,22 +155,24 @@ def _call(layer: Layer, arguments: Arguments, operands, results, **settings: int
     if mask is None:
         mask = jnp.ones(inputs.shape[:2], bool)
     if input_scale is None:
-        input_scale = jnp.zeros((0, 0, 0), jnp.float32)
+        input_scale = jnp.zeros((0, 0, 0))
+    input_scale = input_scale.astype(jnp.float32)
     settings = dict(int16=False, kind=FORWARD, lookup=False) | settings
     attributes = {name: np.int64(value) for name, value in settings.items()}
     return tuple(
         jax.ffi.ffi_call(TARGET, results)(
             inputs, mask, input_scale, kernel, recurrent_kernel, *operands,
-            reverse=np.int64(layer.reverse), **attributes,
+            bfloat16=np.int64(layer.dtype == jnp.bfloat16), reverse=np.int64(layer.reverse), **attributes,
         )
     )  # fmt: skip
 
 
-def _results(arguments: Arguments) -> list[jax.ShapeDtypeStruct]:
+def _results(layer: Layer, arguments: Arguments) -> list[jax.ShapeDtypeStruct]:
     batch, time, *_ = arguments.inputs.shape
     directions, hidden, _ = arguments.recurrent_kernel.shape
     state = _float32(directions, batch, hidden)
-    return [_float32(batch, time, directions * hidden), state, state]
+    outputs = jax.ShapeDtypeStruct((batch, time, directions * hidden), layer.dtype)
+    return [outputs, state, state]
 
 
 def _float32(*shape):

@@ -1,14 +1,17 @@
 """The backward pass. It walks back through time and gathers (row, step) pairs for large products."""
 
-from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, library_function, njit
+from bahdanau_jax.layers.cpu_kernel.bfloat16 import add_bfloat16, narrow, pair_rows, widen
+from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, library_function, memset, njit
 from bahdanau_jax.layers.cpu_kernel.job import (
     active_rows,
     directions_of,
     job_at,
     load_input,
+    panel_rows,
     record_start,
+    write,
 )
-from bahdanau_jax.layers.cpu_kernel.product import bahdanau_product, bahdanau_product_transposed
+from bahdanau_jax.layers.cpu_kernel.product import product, product_transposed
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     PANEL,
@@ -61,32 +64,46 @@ def flush(job, d, m, tables, acc, gradient):
     """Adds the gradients of inputs, weights and bias for m gathered (row, step) pairs."""
     apart()
     F, H, HP = job.features, job.hidden, job.padded
-    x_table, h_table, g_table, d_x_table, scale_table = tables
+    x_table, h_table, g_table, d_x_table, scale_table, pair_table = tables
     g_stride = peek(g_table + 8) - peek(g_table)
+    d_gates = peek(g_table) - job.bfloat16 * 16 * HP
     columns = (F + PANEL - 1) // PANEL
     for p in range(columns):
         width = min(PANEL, F - p * PANEL)
         for i in range(m):
             zero(acc + i * ROW_BYTES, PANEL)
-        weights = job.packed_t + 4 * HP * ROW_BYTES * (d * (columns + (H + PANEL - 1) // PANEL) + p)
-        bahdanau_product(m, acc, ROW_BYTES, g_table, weights, ROW_BYTES, 4 * HP)
+        gate_rows = panel_rows(job, 4 * HP)
+        panel = d * (columns + (H + PANEL - 1) // PANEL) + p
+        product(job, m, acc, g_table, job.packed_t + panel * gate_rows * ROW_BYTES, gate_rows)
         for i in range(m):
             at = acc + i * ROW_BYTES
             if job.scale:
                 multiply(at, at, peek(scale_table + 8 * i) + 4 * p * PANEL, width)
+            to = peek(d_x_table + 8 * i) + job.itemsize * p * PANEL
             if d == 0 or job.d_x_second:
-                copy(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
+                write(job, to, at, width)
+            elif job.bfloat16:
+                narrow(at, at, width)  # as where the other direction has its own buffer
+                add_bfloat16(to, at, width)
             else:
-                add(peek(d_x_table + 8 * i) + 4 * p * PANEL, at, width)
-    d_gates = peek(g_table)
+                add(to, at, width)
+    even = m + m % 2
+    if job.bfloat16:
+        if m % 2:  # a row of zeros completes the last pair
+            zero(d_gates + m * g_stride, 4 * HP)
+            zero(peek(x_table + 8 * m), F + LANES)
+            poke(h_table + 8 * m, d_gates + m * g_stride)
+        pair_rows(peek(x_table), peek(x_table + 8) - peek(x_table), x_table, 0, even, F)
+        pair_rows(peek(pair_table), 4 * HP, h_table, 0, even, H)
+        h_table = pair_table
     for j in range(HP // LANES):
-        at = gradient + j * (F + H + 1) * ROW_BYTES
-        bahdanau_product_transposed(F, at, ROW_BYTES, x_table, d_gates + j * ROW_BYTES, g_stride, m)
-        bahdanau_product_transposed(
-            H, at + F * ROW_BYTES, ROW_BYTES, h_table, d_gates + j * ROW_BYTES, g_stride, m
-        )
+        at, panel = gradient + j * (F + H + 1) * ROW_BYTES, d_gates + j * ROW_BYTES
         for i in range(m):
-            add(at + (F + H) * ROW_BYTES, d_gates + i * g_stride + j * ROW_BYTES, PANEL)
+            add(at + (F + H) * ROW_BYTES, panel + i * g_stride, PANEL)
+        if job.bfloat16:
+            pair_rows(panel, g_stride, g_table, panel - peek(g_table), even, PANEL)
+        product_transposed(job, F, at, x_table, panel, g_stride, panel_rows(job, m))
+        product_transposed(job, H, at + F * ROW_BYTES, h_table, panel, g_stride, panel_rows(job, m))
 
 
 @library_function(2)
@@ -99,8 +116,12 @@ def bahdanau_backward_part(address, part):
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
     M = GATHER + R  # room for the gathered pairs
-    x_bytes, h_bytes, g_bytes = 4 * (F + LANES), 4 * HP, 16 * HP + 64
-    scratch = allocate(M * (x_bytes + g_bytes + ROW_BYTES + 40) + R * (2 * h_bytes + 8) + 16)
+    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
+    g_bytes = (16 + 8 * job.bfloat16) * HP + 64  # of float32, and of the same in bfloat16 behind
+    pair_bytes = job.bfloat16 * (h_bytes + 8)
+    scratch = allocate(
+        M * (x_bytes + g_bytes + ROW_BYTES + 40 + pair_bytes) + R * (2 * h_bytes + 8) + 16
+    )
     x = scratch
     d_gates = x + M * x_bytes
     acc = d_gates + M * g_bytes
@@ -112,12 +133,16 @@ def bahdanau_backward_part(address, part):
     d_x_table = g_table + 8 * M + 8
     scale_table = d_x_table + 8 * M
     active = scale_table + 8 * M
+    pair_table = active + 8 * R  # of rows that hold the states of two pairs
     for i in range(M):
         poke(x_table + 8 * i, x + i * x_bytes)
-        poke(g_table + 8 * i, d_gates + i * g_bytes)
-    poke(g_table + 8 * M, d_gates + M * g_bytes)
-    tables = (x_table, h_table, g_table, d_x_table, scale_table)
+        poke(g_table + 8 * i, d_gates + i * g_bytes + job.bfloat16 * 16 * HP)
+        if job.bfloat16:
+            poke(pair_table + 8 * i, pair_table + 8 * M + i * h_bytes)
+    poke(g_table + 8 * M, peek(g_table) + M * g_bytes)
+    tables = (x_table, h_table, g_table, d_x_table, scale_table, pair_table)
     columns, h_columns = (F + PANEL - 1) // PANEL, (H + PANEL - 1) // PANEL
+    gate_rows, row_bytes = panel_rows(job, 4 * HP), job.itemsize * F
 
     for d in range(first_direction, end_direction):
         record = record_start(job, d, group) + 6 * h_bytes * peek(job.counts + 8 * group)
@@ -140,7 +165,7 @@ def bahdanau_backward_part(address, part):
                 for r in range(R):
                     b = peek(rows + 8 * r)
                     if not peek8(job.mask + b * T + t):
-                        zero(job.d_x + 4 * F * (b * T + t), F)
+                        memset(job.d_x + row_bytes * (b * T + t), 0, row_bytes)
             if n == 0:
                 continue
             record -= 6 * h_bytes * n
@@ -149,22 +174,27 @@ def bahdanau_backward_part(address, part):
                 b = peek(rows + 8 * r)
                 load_input(job, d, b, t, ahead, x + (m + i) * x_bytes)
                 poke(h_table + 8 * (m + i), record + i * 6 * h_bytes + 5 * h_bytes)
-                poke(d_x_table + 8 * (m + i), d_x + 4 * F * (b * T + t))
+                poke(d_x_table + 8 * (m + i), d_x + row_bytes * (b * T + t))
                 poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
-                d_out = job.d_out + 4 * H * ((b * T + t) * D + d)
-                add(d_h + r * h_bytes, d_out, H)
-                send_for(d_out + 4 * H * D * ahead, 4 * H)
+                d_out = job.d_out + job.itemsize * H * ((b * T + t) * D + d)
+                send_for(d_out + job.itemsize * H * D * ahead, job.itemsize * H)
                 to = d_gates + (m + i) * g_bytes
+                if job.bfloat16:
+                    widen(to, d_out, H)
+                    d_out = to
+                add(d_h + r * h_bytes, d_out, H)
                 cell_backward(
                     record + i * 6 * h_bytes, to, d_h + r * h_bytes, d_c + r * h_bytes, h_bytes
                 )
+                if job.bfloat16:
+                    narrow(to + 16 * HP, to, 4 * HP)
             for p in range(h_columns):
                 for i in range(n):
                     zero(acc + i * ROW_BYTES, PANEL)
-                weights = job.packed_t + 4 * HP * ROW_BYTES * (
+                weights = job.packed_t + gate_rows * ROW_BYTES * (
                     d * (columns + h_columns) + columns + p
                 )
-                bahdanau_product(n, acc, ROW_BYTES, g_table + 8 * m, weights, ROW_BYTES, 4 * HP)
+                product(job, n, acc, g_table + 8 * m, weights, gate_rows)
                 for i in range(n):
                     to = d_h + peek(active + 8 * i) * h_bytes + 4 * p * PANEL
                     copy(to, acc + i * ROW_BYTES, min(PANEL, H - p * PANEL))

@@ -15,6 +15,7 @@ njit = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper
 
 aligned_alloc = types.ExternalFunction("aligned_alloc", i64(i64, i64))
 free = types.ExternalFunction("free", types.void(i64))
+memset = types.ExternalFunction("memset", i64(i64, types.int32, i64))
 usleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 getpagesize = types.ExternalFunction("getpagesize", types.int32())
 madvise = types.ExternalFunction("madvise", types.int32(i64, i64, types.int32))

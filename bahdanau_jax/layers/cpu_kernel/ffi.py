@@ -33,7 +33,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
 )
 from bahdanau_jax.layers.cpu_kernel.packing import (
     pack,
-    pack_int16,
+    pack_pairs,
     pack_transposed,
     sum_gradients,
     sum_inputs,
@@ -199,8 +199,9 @@ def handle(frame):
     arguments, results = peek(frame + ARGUMENTS), peek(frame + RESULTS)
     address = allocate(JOB_BYTES)
     job = job_at(address)
-    job.int16, job.kind = attribute(frame, i64(0)), attribute(frame, i64(1))
-    job.lookup, job.reverse = attribute(frame, i64(2)), attribute(frame, i64(3))
+    job.bfloat16, job.int16 = attribute(frame, i64(0)), attribute(frame, i64(1))
+    job.kind, job.lookup = attribute(frame, i64(2)), attribute(frame, i64(3))
+    job.reverse, job.itemsize = attribute(frame, i64(4)), 2 if job.bfloat16 else 4
     x_dims = peek(peek(arguments) + BUFFER_DIMS)
     w_dims = peek(peek(arguments + 8 * 3) + BUFFER_DIMS)
     u_dims = peek(peek(arguments + 8 * 4) + BUFFER_DIMS)
@@ -217,11 +218,11 @@ def handle(frame):
     if job.kind == BACKWARD:
         addresses(arguments, i64(5), i64(4), address + RECORDS)
         addresses(results, i64(0), i64(6), address + D_X)
-        huge_pages(job.d_x, 4 * B * T * F)
+        huge_pages(job.d_x, job.itemsize * B * T * F)
     else:
         addresses(arguments, i64(5), i64(3), address + BIAS)
         addresses(results, i64(0), i64(3), address + OUT)
-        huge_pages(job.out, 4 * B * T * D * H)
+        huge_pages(job.out, job.itemsize * B * T * D * H)
         job.save = peek(frame + RESULT_COUNT) > 3
         if job.save:
             addresses(results, i64(3), i64(1), address + RECORDS)
@@ -239,8 +240,8 @@ def handle(frame):
     if job.kind == BACKWARD:
         job.d_x_second = 0
         if job.parts > job.groups:
-            job.d_x_second = allocate(4 * B * T * F)
-            huge_pages(job.d_x_second, 4 * B * T * F)
+            job.d_x_second = allocate(job.itemsize * B * T * F)
+            huge_pages(job.d_x_second, job.itemsize * B * T * F)
         columns = (F + PANEL - 1) // PANEL + (H + PANEL - 1) // PANEL
         job.packed = job.packed_t = allocate(D * columns * 4 * HP * ROW_BYTES)
         job.gradients = allocate(P * D * weight_bytes)
@@ -249,8 +250,8 @@ def handle(frame):
         job.packed = allocate(D * (weight_bytes + 32 * HP))
         job.packed_bias = job.packed + D * (F + H) * 16 * HP
         job.column_scales = job.packed_bias + D * 16 * HP
-        if job.int16:
-            pack_int16(job)
+        if job.int16 or job.bfloat16:
+            pack_pairs(job)
         else:
             pack(job)
 

@@ -1,14 +1,17 @@
 """The forward pass. A part walks through time with only the rows that are real, so padding costs nothing."""
 
-from bahdanau_jax.layers.cpu_kernel.build import free, library_function, njit
+from bahdanau_jax.layers.cpu_kernel.bfloat16 import narrow
+from bahdanau_jax.layers.cpu_kernel.build import free, library_function, memset, njit
 from bahdanau_jax.layers.cpu_kernel.job import (
     active_rows,
     directions_of,
     job_at,
     load_input,
+    panel_rows,
     record_start,
+    write,
 )
-from bahdanau_jax.layers.cpu_kernel.product import bahdanau_product
+from bahdanau_jax.layers.cpu_kernel.product import product
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
@@ -37,14 +40,14 @@ def gate_sums(job, d, j, n, x_table, h_table, acc):
     [n, 4 gates, LANES] float32.
     """
     apart()
-    F, H = job.features, job.hidden
+    F, H = panel_rows(job, job.features), panel_rows(job, job.hidden)
     for i in range(n):
         for g in range(4):
             bias = load(job.packed_bias + 16 * (d * job.padded + j) + 4 * g * LANES)
             store(acc + i * ROW_BYTES + 4 * g * LANES, bias)
     weights = job.packed + (d * job.padded + j) // LANES * (F + H) * ROW_BYTES
-    bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F)
-    bahdanau_product(n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, H)
+    product(job, n, acc, x_table, weights, F)
+    product(job, n, acc, h_table, weights + F * ROW_BYTES, H)
 
 
 @library_function(2)
@@ -56,13 +59,14 @@ def bahdanau_forward_part(address, part):
     first_direction, end_direction = directions_of(job, part)
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
-    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
-    scratch = allocate(R * (24 + x_bytes + 3 * h_bytes + ROW_BYTES))
+    x_bytes, h_bytes, row_bytes = 4 * (F + LANES), 4 * HP, job.itemsize * H
+    scratch = allocate(R * (24 + x_bytes + 4 * h_bytes + ROW_BYTES))
     x = scratch
     h = x + R * x_bytes
     c = h + R * h_bytes
     new_h = c + R * h_bytes
-    acc = new_h + R * h_bytes
+    h_bfloat16 = new_h + R * h_bytes
+    acc = h_bfloat16 + R * h_bytes
     active = acc + R * ROW_BYTES
     x_table = active + 8 * R
     h_table = x_table + 8 * R
@@ -87,11 +91,17 @@ def bahdanau_forward_part(address, part):
                 for r in range(R):
                     b = peek(rows + 8 * r)
                     if not peek8(job.mask + b * T + t):
-                        zero(job.out + 4 * H * ((b * T + t) * D + d), H)
+                        memset(job.out + row_bytes * ((b * T + t) * D + d), 0, row_bytes)
             for i in range(n):
                 r = peek(active + 8 * i)
                 load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
                 poke(h_table + 8 * i, h + r * h_bytes)
+                if job.bfloat16:
+                    narrow(
+                        x + i * x_bytes, x + i * x_bytes, F + F % 2
+                    )  # a 0 completes the last pair
+                    narrow(h_bfloat16 + i * h_bytes, h + r * h_bytes, HP)
+                    poke(h_table + 8 * i, h_bfloat16 + i * h_bytes)
             for j in range(0, HP, LANES):
                 gate_sums(job, d, j, n, x_table, h_table, acc)
                 for i in range(n):
@@ -116,9 +126,8 @@ def bahdanau_forward_part(address, part):
                     copy(record + 5 * h_bytes, h + r * h_bytes, HP)
                     record += 6 * h_bytes
                 copy(h + r * h_bytes, new_h + i * h_bytes, HP)
-                copy(
-                    job.out + 4 * H * ((peek(rows + 8 * r) * T + t) * D + d), new_h + i * h_bytes, H
-                )
+                to = job.out + row_bytes * ((peek(rows + 8 * r) * T + t) * D + d)
+                write(job, to, new_h + i * h_bytes, H)
         for r in range(R):
             start = 4 * H * (d * job.batch + peek(rows + 8 * r))
             copy(job.h + start, h + r * h_bytes, H)

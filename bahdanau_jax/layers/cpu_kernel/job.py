@@ -9,6 +9,7 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
+from bahdanau_jax.layers.cpu_kernel.bfloat16 import narrow, widen
 from bahdanau_jax.layers.cpu_kernel.build import i64, njit
 from bahdanau_jax.layers.cpu_kernel.simd import (
     apart,
@@ -23,11 +24,12 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
 )
 
 FIELDS = """next done holders parts kind groups
-  batch time features hidden padded directions reverse save lookup vocabulary int16
+  batch time features hidden padded directions reverse save lookup vocabulary int16 bfloat16 itemsize
   x mask scale w u  bias h0 c0  query scorer  records d_out d_h d_c
   out h c  d_x d_w d_u d_bias d_h0 d_c0
   packed packed_t packed_bias column_scales gradients d_x_second counts group_size group_start rows""".split()
 FORWARD, BACKWARD, PREDICT, ATTENTION = (np.int64(n) for n in range(4))  # kinds
+# Of 4 bytes, or of itemsize 2 with bfloat16: x, w, u and out, and the gradients of these. Others have 4.
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
 Job = numba.from_dtype(JOB)
 
@@ -63,13 +65,32 @@ def active_rows(job, group, t, active):
 def load_input(job, d, batch_row, t, ahead, to):
     """Copies one row of x, scaled for direction d, and prefetches the row of step t + ahead."""
     apart()
-    at = job.x + 4 * job.features * (batch_row * job.time + t)
-    send_for(at + 4 * job.features * ahead, 4 * job.features)
+    row_bytes = job.itemsize * job.features
+    at = job.x + row_bytes * (batch_row * job.time + t)
+    send_for(at + row_bytes * ahead, row_bytes)
+    if job.bfloat16:
+        widen(to, at, job.features)
+        at = to
     if job.scale:
         factor = job.scale + 4 * job.features * (d * job.batch + batch_row)
         multiply(to, at, factor, job.features)
-    else:
+    elif not job.bfloat16:
         copy(to, at, job.features)
+
+
+@njit
+def write(job, to, source, n):
+    """Copies n float32 to an array of the caller, rounded to its dtype."""
+    if job.bfloat16:
+        narrow(to, source, n)
+    else:
+        copy(to, source, n)
+
+
+@njit
+def panel_rows(job, n):
+    """The number of rows that n factors take in a panel of weights: two bfloat16 share one."""
+    return (n + job.bfloat16) >> job.bfloat16
 
 
 @njit

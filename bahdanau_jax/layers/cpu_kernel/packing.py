@@ -1,6 +1,8 @@
 """Reorders weights for the products, and sums the gradients that parts computed separately."""
 
+from bahdanau_jax.layers.cpu_kernel.bfloat16 import add_bfloat16, store_bfloat16_pairs, widen
 from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, njit
+from bahdanau_jax.layers.cpu_kernel.job import write
 from bahdanau_jax.layers.cpu_kernel.simd import (
     INT16_ONE,
     LANES,
@@ -11,6 +13,8 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     loadf,
     maximum,
     peek8,
+    peek16,
+    poke16,
     splat,
     store,
     store_pairs,
@@ -27,8 +31,11 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
 @njit
 def columns(job, row, j, g, spare):
     """LANES columns of gate g from unit j on of the weights' row at an address; zeros behind the last."""
-    at, width = row + 4 * (g * job.hidden + j), job.hidden - j
-    if width < LANES:
+    at, width = row + job.itemsize * (g * job.hidden + j), job.hidden - j
+    if job.bfloat16:
+        widen(spare, at, min(width, LANES))
+        at = spare
+    elif width < LANES:
         zero(spare, LANES)
         copy(spare, at, width)
         at = spare
@@ -39,20 +46,21 @@ def columns(job, row, j, g, spare):
 def weight_row(job, d, k):
     """Address of the weights of input feature k, or of state k - features."""
     F, H = job.features, job.hidden
-    return job.w + 16 * H * (d * F + k) if k < F else job.u + 16 * H * (d * H + k - F)
+    row_bytes = 4 * job.itemsize * H
+    return job.w + row_bytes * (d * F + k) if k < F else job.u + row_bytes * (d * H + k - F)
 
 
 @njit
 def pack_bias(job):
     """Writes the bias in the order of the packed weights' columns."""
     apart()
-    spare = allocate(4 * LANES)
+    H = job.hidden
     for d in range(job.directions):
         for j in range(0, job.padded, LANES):
             for g in range(4):
                 to = job.packed_bias + 16 * (d * job.padded + j) + 4 * g * LANES
-                store(to, columns(job, job.bias + 16 * job.hidden * d, j, g, spare))
-    free(spare)
+                zero(to, LANES)
+                copy(to, job.bias + 4 * (4 * H * d + g * H + j), min(LANES, H - j))
 
 
 @njit
@@ -87,8 +95,8 @@ def column_units(job, d, j, g, spare):
 
 
 @njit
-def pack_int16(job):
-    """Writes the weights as int16, two of a column side by side, and the columns' scales and bias."""
+def pack_pairs(job):
+    """Writes the weights, two of a column side by side, and the bias. int16 also has scales of columns."""
     apart()
     F, K = job.features, job.features + job.hidden
     spare = allocate(4 * LANES)
@@ -96,9 +104,11 @@ def pack_int16(job):
     for d in range(job.directions):
         for j in range(0, job.padded, LANES):
             for g in range(4):
-                unit = column_units(job, d, j, g, spare)
-                scales = job.column_scales + 16 * (d * job.padded + j) + 4 * g * LANES
-                store(scales, unit / splat(INT16_ONE))
+                unit = splat(f32(1.0))
+                if job.int16:
+                    unit = column_units(job, d, j, g, spare)
+                    scales = job.column_scales + 16 * (d * job.padded + j) + 4 * g * LANES
+                    store(scales, unit / splat(INT16_ONE))
                 at, k = to + 4 * g * LANES, i64(0)
                 while k < K:
                     first = columns(job, weight_row(job, d, k), j, g, spare) / unit
@@ -106,7 +116,10 @@ def pack_int16(job):
                     if k != F - 1 and k != K - 1:  # pairs do not mix inputs and states
                         k += 1
                         second = columns(job, weight_row(job, d, k), j, g, spare) / unit
-                    store_pairs(at, first, second)
+                    if job.int16:
+                        store_pairs(at, first, second)
+                    else:
+                        store_bfloat16_pairs(at, first, second)
                     at, k = at + ROW_BYTES, k + 1
             to += ((F + 1) // 2 + (job.hidden + 1) // 2) * ROW_BYTES
     free(spare)
@@ -122,23 +135,23 @@ def pack_transposed(job):
     for d in range(D):
         for which in range(2):
             size = F if which == 0 else H
-            source = job.w + 16 * H * d * F if which == 0 else job.u + 16 * H * d * H
+            source = weight_row(job, d, 0 if which == 0 else F)
             for p in range(0, size, PANEL):
                 width = min(PANEL, size - p)
                 for j in range(0, HP, LANES):
                     for g in range(4):
                         for k in range(j, j + LANES):
-                            if k < H:
-                                for column in range(width):
-                                    storef(
-                                        to + 4 * column,
-                                        loadf(source + 4 * ((p + column) * 4 * H + g * H + k)),
-                                    )
-                                for column in range(width, PANEL):
-                                    storef(to + 4 * column, f32(0.0))
-                            else:
+                            second = job.bfloat16 * (k % 2)  # of a pair
+                            if not second:
                                 zero(to, PANEL)
-                            to += ROW_BYTES
+                            for column in range(width if k < H else 0):
+                                at = source + job.itemsize * ((p + column) * 4 * H + g * H + k)
+                                if job.bfloat16:
+                                    poke16(to + 4 * column + 2 * second, peek16(at))
+                                else:
+                                    storef(to + 4 * column, loadf(at))
+                            if second or not job.bfloat16:
+                                to += ROW_BYTES
 
 
 @njit
@@ -155,13 +168,14 @@ def sum_gradients(job):
             width = min(LANES, H - j)
             for k in range(F + H + 1):
                 if k < F:
-                    row = job.d_w + 16 * H * (d * F + k)
-                elif k < F + H:
-                    row = job.d_u + 16 * H * (d * H + k - F)
+                    row = job.d_w + 4 * job.itemsize * H * (d * F + k)
                 else:
-                    row = job.d_bias + 16 * H * d
+                    row = job.d_u + 4 * job.itemsize * H * (d * H + k - F)
                 for g in range(4):
-                    copy(row + 4 * (g * H + j), at, width)
+                    if k < F + H:
+                        write(job, row + job.itemsize * (g * H + j), at, width)
+                    else:
+                        copy(job.d_bias + 4 * (4 * H * d + g * H + j), at, width)
                     at += 4 * LANES
 
 
@@ -172,4 +186,8 @@ def sum_inputs(job):
     F = job.features
     for n in range(job.batch * job.time):
         if peek8(job.mask + n):
-            add(job.d_x + 4 * F * n, job.d_x_second + 4 * F * n, F)
+            to, other = job.d_x + job.itemsize * F * n, job.d_x_second + job.itemsize * F * n
+            if job.bfloat16:
+                add_bfloat16(to, other, F)
+            else:
+                add(to, other, F)

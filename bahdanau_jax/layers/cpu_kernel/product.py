@@ -9,9 +9,11 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
+from bahdanau_jax.layers.cpu_kernel.bfloat16 import emit_dot
 from bahdanau_jax.layers.cpu_kernel.build import i64, library_function, njit
 from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
+    ROW_BYTES,
     TILE_ROWS,
     VECTORS,
     apart,
@@ -32,19 +34,25 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
 
 # A product of int16 needs a register beside its sum. Where there are 16, a third row would not fit.
 INT16_ROWS = TILE_ROWS if TILE_ROWS > 3 else 2
+# What a tile multiplies: the multiply-add, and the types of a factor (or pair of factors) and of the sums.
+FLOAT32, INT16, BFLOAT16 = (
+    (emit_fma, f32_ir, vec_ir),
+    (emit_madd, i32_ir, ivec_ir),
+    (emit_dot, i32_ir, vec_ir),
+)
 DEPTH = 128  # rows of a weight panel that stay in the L1 cache while the tiles pass over them
 
 
-def _tile(rows, transposed=False, int16=False, started=False):
+def _tile(rows, transposed=False, factors=FLOAT32, started=False):
     """Emits acc[r, :] += sum over k of a[r, k] * b[k, :] for `rows` rows and PANEL columns, in registers.
 
     acc and b are addresses with byte strides. `table` holds the addresses of a's rows, and `offset` is a
-    byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k. With int16, each
-    float of a and b is a pair of int16 instead, whose products are added, and acc holds int32. If started,
-    acc is only written: vector v of row r starts at row r of `starts` plus start_offset + v * start_stride.
+    byte offset into each. a[r, k] is float k of row r or, if transposed, float r of row k. With factors of
+    16 bits, each float of a and b is a pair of them instead, whose products are added; for INT16, acc holds
+    int32. If started, acc is only written: vector v of row r starts at row r of `starts` plus
+    start_offset + v * start_stride.
     """
-    multiply_add = emit_madd if int16 else emit_fma
-    number, vector = (i32_ir, ivec_ir) if int16 else (f32_ir, vec_ir)
+    multiply_add, number, vector = factors
 
     @emits(types.void, *[i64] * (10 if started else 7))
     def tile(b, acc, acc_stride, table, offset, b0, b_stride, k, *start):
@@ -93,7 +101,8 @@ def _tile(rows, transposed=False, int16=False, started=False):
             return emit_splat(b, emit_load(b, at, number))
 
         def column(v):
-            return emit_load(b, b.add(b_row, ir.Constant(i64_ir, int(4 * LANES * v))), vector)
+            at = b.add(b_row, ir.Constant(i64_ir, int(4 * LANES * v)))
+            return emit_load(b, at, ir.VectorType(number, int(LANES)))
 
         # This order decides what LLVM keeps in registers. AVX-512 has 32, of which the sums leave 8: enough
         # for all columns and one broadcast. AVX2 has 16 and leaves 4: the broadcasts and one column.
@@ -112,7 +121,7 @@ def _tile(rows, transposed=False, int16=False, started=False):
                     new[r * VECTORS + v] = multiply_add(b, broadcasts[r], w, sums[r * VECTORS + v])
         following = b.add(index, ir.Constant(i64_ir, 1))
         again = b.cbranch(b.icmp_signed("<", following, k), loop, done)
-        if int16:
+        if factors is INT16:
             keep_rolled(b.module, again)
         index.add_incoming(zero, entry)
         index.add_incoming(following, loop)
@@ -143,11 +152,45 @@ def any_tile(most=TILE_ROWS, **kind):
     return njit(names["tile"])
 
 
-tile, tile_transposed, tile_int16, started_tile = (
-    any_tile(),
-    any_tile(transposed=True),
-    any_tile(INT16_ROWS, int16=True),
-    any_tile(started=True),
+started_tile, tile_int16 = any_tile(started=True), any_tile(INT16_ROWS, factors=INT16)
+
+
+def _by_tiles(tile, most=TILE_ROWS):
+    """Makes a product of one kind of tile, with up to `most` rows each."""
+
+    @njit
+    def product(rows, acc, acc_stride, table, b, b_stride, depth):
+        for k in range(0, depth, DEPTH):
+            r = 0
+            for tiles in range((rows + most - 1) // most, 0, -1):
+                n, at = (rows - r + tiles - 1) // tiles, acc + r * acc_stride
+                rest = min(DEPTH, depth - k)
+                tile(n, at, acc_stride, table + 8 * r, 4 * k, b + k * b_stride, b_stride, rest)
+                r += n
+
+    return product
+
+
+def _by_transposed_tiles(tile):
+    @njit
+    def product(rows, acc, acc_stride, table, b, b_stride, depth):
+        r = 0
+        for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
+            n = (rows - r + tiles - 1) // tiles
+            tile(n, acc + r * acc_stride, acc_stride, table, 4 * r, b, b_stride, depth)
+            r += n
+
+    return product
+
+
+_product, _product_int16, _product_bfloat16 = (
+    _by_tiles(any_tile()),
+    _by_tiles(tile_int16, INT16_ROWS),
+    _by_tiles(any_tile(factors=BFLOAT16)),
+)
+_product_transposed, _product_transposed_bfloat16 = (
+    _by_transposed_tiles(any_tile(transposed=True)),
+    _by_transposed_tiles(any_tile(transposed=True, factors=BFLOAT16)),
 )
 
 
@@ -155,22 +198,7 @@ tile, tile_transposed, tile_int16, started_tile = (
 def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
     """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; `table` holds the addresses of a's rows."""
     apart()
-    for k in range(0, depth, DEPTH):
-        r = 0
-        for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
-            n = (rows - r + tiles - 1) // tiles
-            at = acc + r * acc_stride
-            tile(
-                n,
-                at,
-                acc_stride,
-                table + 8 * r,
-                4 * k,
-                b + k * b_stride,
-                b_stride,
-                min(DEPTH, depth - k),
-            )
-            r += n
+    _product(rows, acc, acc_stride, table, b, b_stride, depth)
     return 0
 
 
@@ -178,21 +206,15 @@ def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
 def bahdanau_product_int16(rows, acc, acc_stride, table, b, b_stride, depth):
     """As `bahdanau_product` for `depth` pairs of int16. acc holds int32."""
     apart()
-    for k in range(0, depth, DEPTH):
-        r = 0
-        for tiles in range((rows + INT16_ROWS - 1) // INT16_ROWS, 0, -1):
-            n = (rows - r + tiles - 1) // tiles
-            tile_int16(
-                n,
-                acc + r * acc_stride,
-                acc_stride,
-                table + 8 * r,
-                4 * k,
-                b + k * b_stride,
-                b_stride,
-                min(DEPTH, depth - k),
-            )
-            r += n
+    _product_int16(rows, acc, acc_stride, table, b, b_stride, depth)
+    return 0
+
+
+@library_function(7)
+def bahdanau_product_bfloat16(rows, acc, acc_stride, table, b, b_stride, depth):
+    """As `bahdanau_product` for `depth` pairs of bfloat16."""
+    apart()
+    _product_bfloat16(rows, acc, acc_stride, table, b, b_stride, depth)
     return 0
 
 
@@ -200,9 +222,31 @@ def bahdanau_product_int16(rows, acc, acc_stride, table, b, b_stride, depth):
 def bahdanau_product_transposed(rows, acc, acc_stride, table, b, b_stride, depth):
     """acc[r, :PANEL] += sum over k of a[k, r] * b[k, :PANEL]; `table` holds the addresses of a's rows."""
     apart()
-    r = 0
-    for tiles in range((rows + TILE_ROWS - 1) // TILE_ROWS, 0, -1):
-        n = (rows - r + tiles - 1) // tiles
-        tile_transposed(n, acc + r * acc_stride, acc_stride, table, 4 * r, b, b_stride, depth)
-        r += n
+    _product_transposed(rows, acc, acc_stride, table, b, b_stride, depth)
     return 0
+
+
+@library_function(7)
+def bahdanau_product_transposed_bfloat16(rows, acc, acc_stride, table, b, b_stride, depth):
+    """As `bahdanau_product_transposed`; rows 2k and 2k + 1 of a and of b are `depth` rows of pairs."""
+    apart()
+    _product_transposed_bfloat16(rows, acc, acc_stride, table, b, b_stride, depth)
+    return 0
+
+
+@njit
+def product(job, rows, acc, table, b, depth):
+    """`bahdanau_product` of the job's factors; `depth` counts floats, or pairs of bfloat16."""
+    if job.bfloat16:
+        bahdanau_product_bfloat16(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth)
+    else:
+        bahdanau_product(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth)
+
+
+@njit
+def product_transposed(job, rows, acc, table, b, b_stride, depth):
+    """`bahdanau_product_transposed` of the job's factors, in the same way."""
+    if job.bfloat16:
+        bahdanau_product_transposed_bfloat16(rows, acc, ROW_BYTES, table, b, b_stride, depth)
+    else:
+        bahdanau_product_transposed(rows, acc, ROW_BYTES, table, b, b_stride, depth)

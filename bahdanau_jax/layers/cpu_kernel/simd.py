@@ -36,7 +36,7 @@ PANEL = VECTORS * LANES  # floats in a row of a tile
 INT16_ONE = np.float32(1 << 12)  # the int16 that stands for an input or state of 1
 ROW_BYTES = 4 * PANEL
 
-f32_ir, i64_ir, i32_ir, _i16_ir = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16)
+f32_ir, i64_ir, i32_ir, i16_ir = ir.FloatType(), ir.IntType(64), ir.IntType(32), ir.IntType(16)
 vec_ir, ivec_ir = ir.VectorType(f32_ir, int(LANES)), ir.VectorType(i32_ir, int(LANES))
 
 
@@ -91,14 +91,14 @@ def emit_splat(builder, scalar):
     return builder.shuffle_vector(v, v, ir.Constant(ivec_ir, [0] * int(LANES)))
 
 
-def _external(builder, name, result, arguments):
+def external(builder, name, result, arguments):
     """A function of LLVM or C, declared once in a module."""
     found = builder.module.globals.get(name)
     return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 def emit_fma(builder, a, b, c):
-    fn = _external(builder, f"llvm.fma.v{LANES}f32", vec_ir, [vec_ir] * 3)
+    fn = external(builder, f"llvm.fma.v{LANES}f32", vec_ir, [vec_ir] * 3)
     return builder.call(fn, [a, b, c])
 
 
@@ -112,10 +112,10 @@ _MADD = {
 
 def emit_madd(builder, a, b, c):
     """a[2i] * b[2i] + a[2i+1] * b[2i+1] + c[i]. Each int32 of a and b holds two int16; c holds int32."""
-    pairs = ir.VectorType(_i16_ir, 2 * int(LANES))
+    pairs = ir.VectorType(i16_ir, 2 * int(LANES))
     a, b = builder.bitcast(a, pairs), builder.bitcast(b, pairs)
     if IS_X86:
-        fn = _external(builder, _MADD[int(LANES)], ivec_ir, [pairs] * 2)
+        fn = external(builder, _MADD[int(LANES)], ivec_ir, [pairs] * 2)
         return builder.add(builder.call(fn, [a, b]), c)
     for first in (0, 1):
         chosen = ir.Constant(ivec_ir, list(range(first, 2 * int(LANES), 2)))
@@ -163,14 +163,14 @@ def load_int32(b, address):
 
 
 def _rounded(b, value):
-    fn = _external(b, f"llvm.rint.v{LANES}f32", vec_ir, [vec_ir])
+    fn = external(b, f"llvm.rint.v{LANES}f32", vec_ir, [vec_ir])
     return b.fptosi(b.call(fn, [value]), ivec_ir)
 
 
 @emits(types.void, i64, vec)
 def store_int16(b, address, value):
     """Rounds to int16. The values must fit."""
-    emit_store(b, address, b.trunc(_rounded(b, value), ir.VectorType(_i16_ir, int(LANES))), 2)
+    emit_store(b, address, b.trunc(_rounded(b, value), ir.VectorType(i16_ir, int(LANES))), 2)
 
 
 @emits(types.void, i64, vec, vec)
@@ -207,6 +207,11 @@ def peek8(b, address):
     return emit_load(b, address, ir.IntType(8), 1)
 
 
+@emits(types.int16, i64)
+def peek16(b, address):
+    return emit_load(b, address, i16_ir, 2)
+
+
 @emits(types.int32, i64)
 def peek32(b, address):
     return emit_load(b, address, i32_ir)
@@ -216,7 +221,7 @@ def _prefetch(write):
     @emits(types.void, i64)
     def prefetch(b, address):
         kind = ir.PointerType(ir.IntType(8))
-        fn = _external(b, "llvm.prefetch.p0", ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir])
+        fn = external(b, "llvm.prefetch.p0", ir.VoidType(), [kind, i32_ir, i32_ir, i32_ir])
         b.call(fn, [b.inttoptr(address, kind)] + [ir.Constant(i32_ir, n) for n in (write, 2, 1)])
 
     return prefetch
@@ -274,7 +279,7 @@ def symbol_address(name):
 
     @emits(i64)
     def address(b):
-        return b.ptrtoint(_external(b, name, i64_ir, [i64_ir]), i64_ir)
+        return b.ptrtoint(external(b, name, i64_ir, [i64_ir]), i64_ir)
 
     return address
 
