@@ -33,10 +33,10 @@ from experiments.command import REQUIRED, command, parse_flags
 @nnx.jit
 def run_layers(model: Any, ids: jax.Array) -> jax.Array:
     """The last states of the last BiLSTM, [batch, 2*hidden]."""
-    hidden, state = model.embed(ids), None
-    for layer in model.encoder:
-        hidden, state = layer(hidden, ids != PAD)
-    return state[0]
+    hidden = model.embed(ids)
+    for layer in model.encoder[:-1]:
+        hidden, _ = layer(hidden, ids != PAD)
+    return model.encoder[-1](hidden, ids != PAD)[1][0]
 
 
 @nnx.jit

@@ -7,6 +7,7 @@ each word in the vocabulary is computed once, and a token's product is looked up
 this saves a third of the arithmetic.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -61,19 +62,10 @@ class PredictionBiLSTM(nnx.Module):
         if why := obstacle(layer):
             raise ValueError(f"prediction with the CPU kernel cannot run here: {why}")
         self.products = products
-        directions = layer.forward, layer.backward
-
-        def both(name: str) -> Array:
-            # As float32, which the kernel reads: under jax_enable_x64, weights may be float64.
-            return jnp.stack([getattr(one, name)[...] for one in directions]).astype(jnp.float32)
-
-        kernel, recurrent_kernel, bias = both("kernel"), both("recurrent_kernel"), both("bias")
         self.words = None if vectors is None else len(vectors)
-        if vectors is not None:
-            vectors = jnp.asarray(vectors, jnp.float32)
-            kernel = jnp.einsum("vf,dfg->dvg", vectors, kernel, precision="highest") + bias[:, None]
-            behind = cpu_kernel.rows_behind(recurrent_kernel.shape[1])
-            kernel, bias = jnp.pad(kernel, ((0, 0), (0, behind), (0, 0))), jnp.zeros_like(bias)
+        directions = layer.forward, layer.backward
+        weights = [(x.kernel[...], x.recurrent_kernel[...], x.bias[...]) for x in directions]
+        kernel, recurrent_kernel, bias = _weights(weights, vectors)
         self.kernel = nnx.Variable(kernel)  # [2, in or words and some more, 4*hidden]
         self.recurrent_kernel = nnx.Variable(recurrent_kernel)
         self.bias = nnx.Variable(bias)
@@ -99,6 +91,23 @@ class PredictionBiLSTM(nnx.Module):
         outputs, h, c = over_devices(run)(vary_alike(arguments))
         h, c = (jnp.concatenate([x[0], x[1]], axis=-1) for x in (h, c))
         return outputs, (h, c)
+
+
+@jax.jit  # one program, where each operation alone would be compiled at the start of every process
+def _weights(
+    directions: Sequence[tuple[Array, Array, Array]], vectors: Float[Array, "words in"] | None
+) -> tuple[Array, Array, Array]:
+    """Kernel, recurrent kernel and bias of both directions; with `vectors`, the kernel is their products."""
+    # As float32, which the kernel reads: under jax_enable_x64, weights may be float64.
+    kernel, recurrent_kernel, bias = (
+        jnp.stack(both).astype(jnp.float32) for both in zip(*directions, strict=True)
+    )
+    if vectors is not None:
+        vectors = jnp.asarray(vectors, jnp.float32)
+        kernel = jnp.einsum("vf,dfg->dvg", vectors, kernel, precision="highest") + bias[:, None]
+        behind = cpu_kernel.rows_behind(recurrent_kernel.shape[1])
+        kernel, bias = jnp.pad(kernel, ((0, 0), (0, behind), (0, 0))), jnp.zeros_like(bias)
+    return kernel, recurrent_kernel, bias
 
 
 class PredictionAttention(nnx.Module):

@@ -2,18 +2,20 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import csr_array
+
+CsrArray = Any  # scipy.sparse.csr_array, which has no types
 
 _THREADS = min(4, os.cpu_count() or 1)  # each has sums of its own
 _ROWS = 100_000  # n-grams whose vectors are in memory at once: those of all would be gigabytes
 
 
 def text_topics(
-    by_ngram: csr_array, *, features: int, passes: int = 3, seed: int = 0
+    by_ngram: CsrArray, *, features: int, passes: int = 3, seed: int = 0
 ) -> Float[np.ndarray, "texts features"]:
     """The leading singular vectors of texts and their n-grams; orthonormal columns.
 
@@ -34,14 +36,14 @@ def text_topics(
 
 
 def text_vectors(
-    by_ngram: csr_array, topics: Float[np.ndarray, "texts features"]
+    by_ngram: CsrArray, topics: Float[np.ndarray, "texts features"]
 ) -> Float[np.ndarray, "texts features"]:
     """The sum of the vectors of each text's n-grams, each times what it counts in the text."""
     return _there_and_back(by_ngram, topics, unit=True)
 
 
 def ngram_scores(
-    by_ngram: csr_array,
+    by_ngram: CsrArray,
     topics: Float[np.ndarray, "texts features"],
     coefficients: Float[np.ndarray, "features outputs"],
 ) -> Float[np.ndarray, "ngrams outputs"]:
@@ -51,6 +53,7 @@ def ngram_scores(
     have similar vectors, and a rare n-gram's vector is as long as a frequent one's.
 
     Example:
+      >>> from scipy.sparse import csr_array
       >>> values = csr_array(np.array([[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0]], np.float32))
       >>> topics = text_topics(values.T.tocsr(), features=2)
       >>> vectors = ngram_scores(values.T.tocsr(), topics, np.eye(2, dtype=np.float32))
@@ -65,7 +68,7 @@ def ngram_scores(
     return np.concatenate(scores)
 
 
-def _there_and_back(by_ngram: csr_array, topics: np.ndarray, *, unit: bool) -> np.ndarray:
+def _there_and_back(by_ngram: CsrArray, topics: np.ndarray, *, unit: bool) -> np.ndarray:
     """The texts' sums of n-grams' vectors, which are the n-grams' sums of `topics`, of norm 1 if `unit`."""
     bounds = np.searchsorted(
         by_ngram.indptr, np.linspace(0, by_ngram.nnz, _THREADS + 1).astype(np.int64)
@@ -79,7 +82,7 @@ def _there_and_back(by_ngram: csr_array, topics: np.ndarray, *, unit: bool) -> n
         return sums
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        return sum(pool.map(part, range(_THREADS)))
+        return np.sum(list(pool.map(part, range(_THREADS))), axis=0)
 
 
 @numba.njit(nogil=True, fastmath=True)
