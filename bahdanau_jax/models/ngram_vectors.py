@@ -29,8 +29,13 @@ def text_topics(
       seed: of the first, random vectors.
     """
     rng = np.random.default_rng(seed)
-    topics = rng.standard_normal((by_ngram.shape[1], features), np.float32)
-    for _ in range(passes):
+    ngrams, texts = by_ngram.shape
+    sums = np.zeros((texts, features), np.float32)
+    for start in range(0, ngrams, _ROWS):
+        block = by_ngram[start : start + _ROWS]
+        sums += block.T @ rng.standard_normal((block.shape[0], features), np.float32)
+    topics, _ = np.linalg.qr(sums)
+    for _ in range(passes - 1):
         topics, _ = np.linalg.qr(_there_and_back(by_ngram, topics, unit=False))
     return topics
 
