@@ -1,6 +1,7 @@
 """Settings of every test: on the CPU unless told otherwise, no flags left to parse."""
 
 import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -9,17 +10,21 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
-# Several tests train the same small model: compiled once in a session.
+# Tests and the processes that they start share what they compile, the small functions too.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bahdanau-jax-tests-"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-# The tests compile far longer than they compute; this halves it. Optimized programs run in .ci/outside,
-# the notebook and tests/test_adding.py.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# The tests compile far longer than they compute; these three make it a third. Optimized programs run in
+# .ci/outside and the notebook.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 import pytest
 from absl import flags
 from hypothesis import settings
 
+gc.set_threshold(100_000, 20, 20)  # tracing makes many objects that live on
 flags.FLAGS.mark_as_parsed()  # Grain reads flags and refuses to before they are parsed
 
 # The first example of a shape compiles, which no deadline foresees.

@@ -3,6 +3,8 @@
 `ngram_rows()` is the pure function, `NgramClassifier` a linear model of the n-grams that occur.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from bahdanau_jax.token_ids import PAD
 
 
+@partial(jax.jit, static_argnames=("n", "rows"))
 def ngram_rows(
     ids: Int[Array, "batch time"],
     mask: Bool[Array, "batch time"] | None = None,
@@ -64,6 +67,7 @@ class Fixed(nnx.Variable):
     """A variable that is saved with the model and not trained by gradient descent."""
 
 
+@partial(jax.jit, static_argnames=("n", "rows"))
 def distinct_rows(
     ids: Int[Array, "batch time"],
     mask: Bool[Array, "batch time"] | None = None,

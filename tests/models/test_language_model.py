@@ -17,6 +17,11 @@ def model(dropout=0.0):
     )
 
 
+@nnx.jit
+def loss_of(network, ids):
+    return network.loss(ids)
+
+
 def test_each_feature_of_the_vectors_has_mean_0_and_variance_1_over_the_words_of_the_texts():
     vectors = np.asarray(model().vectors(), np.float64)
     words = np.repeat(np.arange(20), COUNTS)  # every word as often as the texts have it
@@ -26,7 +31,7 @@ def test_each_feature_of_the_vectors_has_mean_0_and_variance_1_over_the_words_of
 
 def test_the_loss_is_the_cross_entropy_of_each_word_from_either_side():
     network = model()
-    loss, count = network.loss(jnp.array(IDS))
+    loss, count = loss_of(network, jnp.array(IDS))
     outputs = np.asarray(network.encoder[0](network.vectors()[IDS], jnp.array(IDS != 0))[0])
     kernel, bias = np.asarray(network.kernel[...]), np.asarray(network.bias[...])
     losses = []
@@ -54,7 +59,7 @@ def test_no_word_is_predicted_from_itself():
 
 def test_with_many_candidates_the_sampled_loss_is_the_full_one():
     network, keys = model(), jax.random.split(jax.random.key(0), 8)
-    full = float(network.loss(jnp.array(IDS))[0])
+    full = float(loss_of(network, jnp.array(IDS))[0])
     sampled = jax.jit(lambda key: network.sampled_loss(jnp.array(IDS), candidates=4_000, key=key))
     # The word itself competes once, and each of the others about as often as its logit is lowered for.
     np.testing.assert_allclose(np.mean([float(sampled(key)) for key in keys]), full, rtol=0.01)
@@ -62,10 +67,10 @@ def test_with_many_candidates_the_sampled_loss_is_the_full_one():
 
 def test_training_mode_drops_features_and_evaluation_does_not():
     network = model(dropout=0.5)
-    first, second = (float(network.loss(jnp.array(IDS))[0]) for _ in range(2))
+    first, second = (float(loss_of(network, jnp.array(IDS))[0]) for _ in range(2))
     assert first != second
     network.eval()
-    first, second = (float(network.loss(jnp.array(IDS))[0]) for _ in range(2))
+    first, second = (float(loss_of(network, jnp.array(IDS))[0]) for _ in range(2))
     assert first == second
 
 
@@ -74,5 +79,9 @@ def test_nothing_is_promoted():
     key = jax.random.key(0)
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         network = model(dropout=0.5)
-        assert np.isfinite(float(network.sampled_loss(jnp.array(IDS), candidates=5, key=key)))
-        assert np.isfinite(float(network.loss(jnp.array(IDS))[0]))
+
+        @nnx.jit
+        def losses(network, ids):
+            return network.sampled_loss(ids, candidates=5, key=key), network.loss(ids)[0]
+
+        assert np.isfinite(losses(network, jnp.array(IDS))).all()

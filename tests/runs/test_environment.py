@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,10 +62,13 @@ def test_hardware_and_devices_are_named():
     assert all(" x " in device for device in environment.devices())
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
 def test_peak_memory_never_falls_and_includes_freed_memory():
     before = environment.peak_memory()["peak_memory_bytes"]
-    assert len(np.ones(before, np.uint8)) == before  # as much again, freed at once
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    more = 100 * 2**20
+    size = before - pages * os.sysconf("SC_PAGE_SIZE") + more
+    assert len(np.ones(size, np.uint8)) == size  # freed at once
     after = environment.peak_memory()["peak_memory_bytes"]
-    assert after > 1.5 * before
+    assert after > before + 0.8 * more
     assert environment.peak_memory()["peak_memory_bytes"] >= after

@@ -72,7 +72,8 @@ def test_checks_change_no_bit_of_a_training(tiny_run, tmp_path):
 @pytest.mark.slow
 def test_a_training_without_jit(tiny_run, tmp_path):
     config = config_of(tiny_run)
-    config.data.train_size, config.bucket_lengths = 30, (64,)
+    config.data.train_size, config.data.validation_size, config.data.test_size = 30, 4, 4
+    config.bucket_lengths, config.max_length = (4,), 4  # each step of a text is a Python loop
     with under(jax_disable_jit=True):
         result = train_and_evaluate(config, tmp_path / "run")
     assert result["steps"] == 2

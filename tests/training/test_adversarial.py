@@ -62,14 +62,19 @@ def test_gradients_are_those_of_the_loss_in_numpy_with_the_worst_shifts(norms):
     key = jax.random.key(0)
     with jax.enable_x64(True):
         params = {"table": jnp.asarray(TABLE), "weights": jnp.asarray(WEIGHTS)}
-        logits = forward(params, None, ids, 0.0)[0]
-        signs = np.asarray(toward_doubt(key, logits))[:, 0]
         virtual = n if not norms.labelled else max(1, n - len(LABELLED))
-        grads, (metrics, _) = gradients(
-            forward, loss_sum, params, None, batch,
-            shift=jnp.zeros((n, 4, 3)), norms=norms,
-            counts=(jnp.float64(len(LABELLED)), jnp.float64(virtual)), key=key,
-        )  # fmt: skip
+
+        @jax.jit
+        def results(params, batch):
+            logits = forward(params, None, ids, 0.0)[0]
+            found = gradients(
+                forward, loss_sum, params, None, batch,
+                shift=jnp.zeros((n, 4, 3)), norms=norms,
+                counts=(jnp.float64(len(LABELLED)), jnp.float64(virtual)), key=key,
+            )  # fmt: skip
+            return toward_doubt(key, logits)[:, 0], found
+
+        signs, (grads, (metrics, _)) = jax.tree.map(np.asarray, results(params, batch))
     assert float(metrics.count) == len(LABELLED)
 
     def loss_at(name, index, step):
@@ -101,10 +106,14 @@ def test_the_virtual_direction_lies_where_the_divergence_grows(outputs):
         weights = jnp.asarray(rng.normal(size=(7, outputs)))
         point = jnp.asarray(rng.normal(size=7))
         read = lambda shift: jnp.tanh(point + shift) @ weights  # noqa: E731
-        zero = jnp.zeros(7)
-        bend = jax.hessian(lambda d: divergence(read(zero)[None], read(d)[None])[0])(zero)
-        logits, pull = jax.vjp(read, zero)
-        direction = pull(toward_doubt(jax.random.key(3), logits[None])[0])[0]
+
+        @jax.jit
+        def bend_and_direction(zero):
+            bend = jax.hessian(lambda d: divergence(read(zero)[None], read(d)[None])[0])(zero)
+            logits, pull = jax.vjp(read, zero)
+            return bend, pull(toward_doubt(jax.random.key(3), logits[None])[0])[0]
+
+        bend, direction = bend_and_direction(jnp.zeros(7))
         values, vectors = np.linalg.eigh(np.asarray(bend))
     classes = max(outputs, 2)
     assert (np.abs(values[: -(classes - 1)]) < 1e-9).all() and values[-(classes - 1)] > 1e-4
