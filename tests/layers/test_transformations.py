@@ -13,11 +13,6 @@ from bahdanau_jax.layers import BiLSTM, bilstm
 
 BATCH, TIME, FEATURES, HIDDEN = 2, 3, 2, 2
 
-FAST = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}  # to compile
-
 
 def arrays(dtype=np.float64):
     """The differentiable arguments, directions to move them in, the mask, and a dropout mask."""
@@ -163,7 +158,7 @@ def test_transformations_equal_those_of_plain_jax_in_float64(transformations):
     def results(implementation, dtype, **options):
         a, v, mask, scale = arrays(dtype)
         layer = make_layer(implementation, mask, scale, **options)
-        found = jax.jit(lambda a, v: transformations(layer, a, v), compiler_options=FAST)(a, v)
+        found = jax.jit(lambda a, v: transformations(layer, a, v))(a, v)
         return jax.tree.map(np.asarray, found)
 
     with jax.enable_x64(True):
