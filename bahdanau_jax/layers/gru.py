@@ -8,13 +8,13 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from bahdanau_jax.layers.dropout import check_dropout_masks, draw_mask
+from bahdanau_jax.layers.dropout import SequenceDropout
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.gru_functions import gru, gru_step
 from bahdanau_jax.layers.lstm import GLOROT, ORTHOGONAL
 
 
-class GRU(nnx.Module):
+class GRU(SequenceDropout):
     """One GRU layer in one direction.
 
     The initial weights are those of Keras: `kernel` [in, 3*hidden] Glorot-uniform, `recurrent_kernel`
@@ -63,11 +63,7 @@ class GRU(nnx.Module):
         self.bias = nnx.Param(bias_init(rngs.params(), (gates,)))
         recurrent_bias = bias_init(rngs.params(), (hidden_features,)) if reset_after else None
         self.recurrent_bias = None if recurrent_bias is None else nnx.Param(recurrent_bias)
-        # Without dropout a layer holds no random state.
-        self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
-        self.recurrent_dropout = nnx.Dropout(
-            recurrent_dropout, rngs=rngs if recurrent_dropout else None
-        )
+        super().__init__(dropout, recurrent_dropout, rngs)
 
     def __call__(
         self,
@@ -113,7 +109,7 @@ class GRU(nnx.Module):
         Raises:
           ValueError: as `gru`. Also in training mode if the layer has dropout and its mask is missing.
         """
-        check_dropout_masks(self, input_scale, recurrent_scale)
+        self.check_masks(input_scale, recurrent_scale)
         return gru_step(
             carry,
             inputs,
@@ -131,17 +127,6 @@ class GRU(nnx.Module):
     def initial_state(self, batch: int) -> Float[Array, "batch hidden"]:
         """Returns h of zeros, float32 [batch, hidden]."""
         return jnp.zeros((batch, self.recurrent_kernel.shape[0]))
-
-    def dropout_mask(self, inputs: Float[Array, "batch ... in"]) -> Float[Array, "batch in"] | None:
-        """See `LSTM.dropout_mask`."""
-        return draw_mask(self.dropout, (inputs.shape[0], inputs.shape[-1]), inputs.dtype)
-
-    def recurrent_dropout_mask(
-        self, inputs: Float[Array, "batch ... in"]
-    ) -> Float[Array, "batch hidden"] | None:
-        """See `LSTM.recurrent_dropout_mask`."""
-        shape = inputs.shape[0], self.recurrent_kernel.shape[0]
-        return draw_mask(self.recurrent_dropout, shape, inputs.dtype)
 
 
 class BiGRU(nnx.Module):

@@ -8,14 +8,14 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from bahdanau_jax.layers.dropout import check_dropout_masks, draw_mask
+from bahdanau_jax.layers.dropout import SequenceDropout
 from bahdanau_jax.layers.dtypes import floating
 from bahdanau_jax.layers.lstm_functions import State, bilstm, lstm, lstm_step
 
 GLOROT, ORTHOGONAL = nnx.initializers.glorot_uniform(), nnx.initializers.orthogonal()
 
 
-class LSTM(nnx.Module):
+class LSTM(SequenceDropout):
     """One LSTM layer in one direction.
 
     The initial weights are those of Keras: `kernel` [in, 4*hidden] Glorot-uniform, `recurrent_kernel`
@@ -73,11 +73,7 @@ class LSTM(nnx.Module):
         else:
             bias = bias_init(rngs.params(), (gates,))
         self.bias = nnx.Param(bias)
-        # Without dropout a layer holds no random state.
-        self.dropout = nnx.Dropout(dropout, rngs=rngs if dropout else None)
-        self.recurrent_dropout = nnx.Dropout(
-            recurrent_dropout, rngs=rngs if recurrent_dropout else None
-        )
+        super().__init__(dropout, recurrent_dropout, rngs)
 
     def __call__(
         self,
@@ -134,7 +130,7 @@ class LSTM(nnx.Module):
           >>> outputs.shape
           (5, 2, 4)
         """
-        check_dropout_masks(self, input_scale, recurrent_scale)
+        self.check_masks(input_scale, recurrent_scale)
         return lstm_step(
             carry,
             inputs,
@@ -151,17 +147,6 @@ class LSTM(nnx.Module):
         """Returns (h, c) of zeros, each float32 [batch, hidden]."""
         zeros = jnp.zeros((batch, self.recurrent_kernel.shape[0]))
         return zeros, zeros
-
-    def dropout_mask(self, inputs: Float[Array, "batch ... in"]) -> Float[Array, "batch in"] | None:
-        """Draws the factor of each input feature: 0 or 1 / (1 - rate). Returns None without dropout."""
-        return draw_mask(self.dropout, (inputs.shape[0], inputs.shape[-1]), inputs.dtype)
-
-    def recurrent_dropout_mask(
-        self, inputs: Float[Array, "batch ... in"]
-    ) -> Float[Array, "batch hidden"] | None:
-        """Draws the factor of each hidden unit in the same way."""
-        shape = inputs.shape[0], self.recurrent_kernel.shape[0]
-        return draw_mask(self.recurrent_dropout, shape, inputs.dtype)
 
 
 class BiLSTM(nnx.Module):

@@ -28,6 +28,12 @@ def bilstms(seed=0):
     return [BiLSTM(width, HIDDEN, rngs=nnx.Rngs(seed)) for width in (IN, 2 * HIDDEN)]
 
 
+@nnx.jit
+def call(model, ids):
+    return model(ids)
+
+
+@nnx.jit
 def run(layers, x, mask):
     for layer in layers:
         x, (h, c) = layer(x, mask)
@@ -142,14 +148,14 @@ def test_keras(keras_model, tmp_path):
     model = make(mask_attention=False)
     convert.classifier_from_keras([x.get_weights() for x in layers_of(keras_model)], model)
     want = keras_model.predict(IDS, verbose=0)[:, 0]
-    got = np.asarray(probabilities(model(jnp.asarray(IDS))[0]))[:, 1]
+    got = np.asarray(probabilities(call(model, IDS)[0]))[:, 1]
     assert want.std() > 0.01
     np.testing.assert_allclose(got, want, atol=1e-5)
 
     there = convert.classifier_to_keras(make(mask_attention=False))
     for layer, weights in zip(layers_of(keras_model), there, strict=True):
         layer.set_weights(weights)
-    want = probabilities(make(mask_attention=False)(jnp.asarray(IDS))[0])[:, 1]
+    want = probabilities(call(make(mask_attention=False), IDS)[0])[:, 1]
     np.testing.assert_allclose(keras_model.predict(IDS, verbose=0)[:, 0], want, atol=1e-5)
 
 
@@ -262,6 +268,7 @@ def test_the_command(keras_model, keras_file, tmp_path, capsys):
         assert code == 2 and message in said.err and said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_real_reviews():
     """The notebook's sizes and padding, on 25 reviews of IMDB's test split."""
     from bahdanau_jax.data.tfds_folder import find_prepared, open_prepared
@@ -288,6 +295,6 @@ def test_real_reviews():
     model.eval()
     convert.classifier_from_keras([x.get_weights() for x in layers_of(theirs)], model)
     want = theirs.predict(ids, batch_size=len(ids), verbose=0)[:, 0]
-    got = np.asarray(probabilities(model(jnp.asarray(ids))[0]))[:, 1]
+    got = np.asarray(probabilities(call(model, ids)[0]))[:, 1]
     assert want.std() > 0.03
     np.testing.assert_allclose(got, want, atol=1e-5)

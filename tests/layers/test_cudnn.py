@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import rnn
+from layer_arguments import make_arguments
 
 from bahdanau_jax import lstm, lstm_implementation
 from bahdanau_jax.layers import cudnn, gpu_kernel, implementations, recurrence, scan, self_check
@@ -41,28 +42,6 @@ def reference(monkeypatch):
     monkeypatch.setattr(cudnn, "_reserve_size", lambda *_: RESERVE)
 
 
-def make(rng, *, directions, masked, scaled, batch=5, time=6, features=3, hidden=2):
-    def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
-
-    mask, inputs = None, draw(batch, time, features)
-    if masked:
-        mask = rng.random((batch, time)) < 0.6
-        mask[0], mask[1] = False, True
-        inputs = jnp.where(mask[:, :, None], inputs, jnp.nan)
-        mask = jnp.asarray(mask)
-    return Arguments(
-        inputs,
-        mask,
-        draw(directions, batch, features) if scaled else None,
-        draw(directions, features, 4 * hidden),
-        draw(directions, hidden, 4 * hidden),
-        draw(directions, 4 * hidden),
-        draw(directions, batch, hidden),
-        draw(directions, batch, hidden),
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("reverse", [False, True])
@@ -70,8 +49,8 @@ def make(rng, *, directions, masked, scaled, batch=5, time=6, features=3, hidden
 def test_results_and_gradients_are_those_of_the_plain_scan(directions, reverse, masked, scaled):
     rng = np.random.default_rng(0)
     layer = Layer(reverse=reverse, dtype=np.dtype(np.float32))
-    arguments = make(rng, directions=directions, masked=masked, scaled=scaled)
-    outputs = jnp.asarray(rng.normal(size=(5, 6, 2 * directions)), jnp.float32)
+    arguments = make_arguments(rng, directions=directions, masked=masked, scaled=scaled, hidden=2)
+    outputs = jnp.asarray(rng.normal(size=(6, 5, 2 * directions)), jnp.float32)
     of_results = outputs, arguments.c * 2, arguments.h * 3
 
     @jax.jit

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layer_arguments import make_arguments
 
 from bahdanau_jax import lstm, lstm_implementation
 from bahdanau_jax.layers import cudnn, gpu_kernel, recurrence, scan, self_check
 from bahdanau_jax.layers.gpu_kernel import compile
-from bahdanau_jax.layers.layer import Arguments, Layer
+from bahdanau_jax.layers.layer import Layer
 
 # Of a kind of products: the dtype, the precision asked for, and the relative error that may be.
 PRODUCTS = {
@@ -95,29 +96,6 @@ def on_cpu(folder, monkeypatch):
     monkeypatch.setattr(compile, "call", call)
 
 
-def make(rng, *, directions, masked, scaled, dtype, batch=6, time=5, features=3, hidden=8):
-    def draw(*shape, dtype=dtype):
-        return jnp.asarray(rng.normal(size=shape), dtype)
-
-    mask, inputs = None, draw(batch, time, features)
-    if masked:
-        mask = rng.random((batch, time)) < 0.6
-        mask[0], mask[1] = False, True
-        mask[2:] &= np.arange(time) < time - 2  # a block that stops early
-        inputs = jnp.where(mask[:, :, None], inputs, jnp.nan)
-        mask = jnp.asarray(mask)
-    return Arguments(
-        inputs,
-        mask,
-        draw(directions, batch, features) if scaled else None,
-        draw(directions, features, 4 * hidden),
-        draw(directions, hidden, 4 * hidden) / hidden**0.5,
-        draw(directions, 4 * hidden, dtype=jnp.float32),
-        draw(directions, batch, hidden, dtype=jnp.float32),
-        draw(directions, batch, hidden, dtype=jnp.float32),
-    )
-
-
 def both(layer, arguments, of_results):
     """Results and gradients by the kernel, and by the scan."""
 
@@ -151,7 +129,7 @@ def test_results_and_gradients_are_those_of_the_plain_scan(on_cpu, case, product
     case = dict(case)
     dtype, precision, tolerance = PRODUCTS[products]
     layer = Layer(reverse=case.pop("reverse"), dtype=dtype)
-    arguments = make(rng, **case, dtype=layer.dtype)
+    arguments = make_arguments(rng, **case, dtype=layer.dtype)
     of_results = (
         jnp.asarray(rng.normal(size=(6, 5, case["hidden"] * case["directions"])), layer.dtype),
         arguments.c * 2,

@@ -18,6 +18,7 @@ KERNEL = "native" if jax.default_backend() == "cpu" else "fused"  # of a CPU or 
 both_implementations = pytest.mark.parametrize("implementation", ["scan", KERNEL])
 
 
+@partial(jax.jit, static_argnames=("reverse", "dtype", "implementation"))
 def run(a, mask, reverse=False, dtype=None, implementation="auto", input_scale=None):
     outputs, (h, c) = lstm(
         a["x"],

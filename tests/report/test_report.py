@@ -1,5 +1,6 @@
 """The report shows the run's figures, loads nothing from the network, and escapes the reviews."""
 
+import itertools
 import json
 import re
 import shutil
@@ -151,11 +152,11 @@ def test_reviews_and_names_are_escaped(tiny_run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\x00\x1b[31m", "half a pair \ud83d", "word " * 300, "...", "\n\n"]
+    "texts", [[""], ["\x00\x1b[31m", "half a pair \ud83d", "word " * 300, "...", "\n\n"]], ids=len
 )
-def test_any_text_makes_a_page(tiny_run, tmp_path, text):
-    run = copy(tiny_run, tmp_path)
-    set_texts(run, lambda _: text)
+def test_any_text_makes_a_page(tiny_run, tmp_path, texts):
+    run, following = copy(tiny_run, tmp_path), itertools.cycle(texts)
+    set_texts(run, lambda _: next(following))
     Page(report.make_report(run).read_text(encoding="utf-8"))
 
 

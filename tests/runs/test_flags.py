@@ -45,16 +45,20 @@ def probabilities(run):
     return np.array([x.probabilities for x in Predictor.load(run)(TEXTS)])
 
 
+@pytest.fixture(scope="module")
+def expected(tiny_run):
+    return probabilities(tiny_run)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [CHECKS, {"jax_enable_x64": True}, {"jax_default_prng_impl": "rbg"}, {"jax_disable_jit": True}],
     ids=lambda values: "checks" if len(values) > 1 else next(iter(values)),
 )
-def test_a_run_predicts_the_same(tiny_run, values):
-    want = probabilities(tiny_run)
+def test_a_run_predicts_the_same(tiny_run, expected, values):
     with under(**values):
-        np.testing.assert_allclose(probabilities(tiny_run), want, atol=1e-6)
+        np.testing.assert_allclose(probabilities(tiny_run), expected, atol=1e-6)
 
 
 def config_of(run):
