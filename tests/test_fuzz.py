@@ -226,8 +226,6 @@ def test_each_review_comes_once_an_epoch_whatever_the_lengths(data):
     assert sorted(seen) == list(range(len(ids)))
 
 
-ENCODER = nnx.split(bj.BiLSTM(2, 2, rngs=nnx.Rngs(0)))
-ATTENTION = nnx.split(bj.BahdanauAttention(4, 4, 3, rngs=nnx.Rngs(1)))
 ROWS, TIME = 3, 6
 
 
@@ -235,9 +233,12 @@ ROWS, TIME = 3, 6
 def encode_and_attend(inputs, mask):
     """Outputs, weights, context and the gradient with regard to the inputs."""
 
+    encoder = bj.BiLSTM(2, 2, rngs=nnx.Rngs(0))
+    attention = bj.BahdanauAttention(4, 4, 3, rngs=nnx.Rngs(1))
+
     def total(inputs):
-        outputs, (h, _) = nnx.merge(*ENCODER)(inputs, mask)
-        context, weights = nnx.merge(*ATTENTION)(h, outputs, mask=mask)
+        outputs, (h, _) = encoder(inputs, mask)
+        context, weights = attention(h, outputs, mask=mask)
         return context.sum(), (outputs, weights, context)
 
     gradient, found = jax.grad(total, has_aux=True)(inputs)

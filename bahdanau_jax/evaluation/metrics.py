@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -88,7 +89,8 @@ def mean_of(metrics: Metrics) -> dict[str, float]:
 def figures_of(logits: Float[np.ndarray, "n outputs"], examples: Examples) -> dict[str, Any]:
     """Returns {"loss", "accuracy", "n"} of a whole split."""
     n = len(examples)
-    return mean_of(loss_and_metrics(logits, examples.labels, np.ones(n, bool))[1]) | {"n": n}
+    metrics = jax.jit(loss_and_metrics)(logits, examples.labels, np.ones(n, bool))[1]
+    return mean_of(metrics) | {"n": n}
 
 
 def figures_with_interval(

@@ -135,6 +135,7 @@ def load_torch(model, ours) -> None:
         put(getattr(model, name).bias, array(getattr(ours, name).bias))
 
 
+@pytest.mark.slow
 def test_torch_has_our_network_and_second_biases(ours, logits):
     pytest.importorskip("torch", reason="torch is not installed")
     module = importlib.import_module("benchmarks.contenders.torch")

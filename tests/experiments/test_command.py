@@ -94,7 +94,10 @@ def test_a_moved_command_names_its_new_place(old, new):
     assert done.stderr == f"error: python -m {old} is now python -m {new}\n"
 
 
-@pytest.mark.parametrize("module", ["run", "predict"])
+@pytest.mark.parametrize(
+    "module",
+    ["run", pytest.param("predict", marks=pytest.mark.slow)],  # imports JAX
+)
 def test_a_reader_that_leaves_early_is_no_error(module):
     head = f"{sys.executable} -m experiments.{module} --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", head], cwd=ROOT, capture_output=True, text=True)

@@ -144,6 +144,7 @@ IDS = np.random.default_rng(1).integers(1, VOCABULARY, (4, 9)).astype(np.int32)
 IDS[1, 5:] = IDS[3, 2:] = 0
 
 
+@pytest.mark.slow
 def test_keras(keras_model, tmp_path):
     model = make(mask_attention=False)
     convert.classifier_from_keras([x.get_weights() for x in layers_of(keras_model)], model)
@@ -220,6 +221,7 @@ def test_other_files_are_refused(tmp_path):
         read_keras(tmp_path / "b.weights.h5")
 
 
+@pytest.mark.slow
 def test_the_comparison_finds_a_wrong_weight(keras_model):
     rng = np.random.default_rng(0)
     layers = [[rng.normal(size=w.shape) for w in x.get_weights()] for x in layers_of(keras_model)]

@@ -309,6 +309,7 @@ def test_the_implementation_and_its_reason_are_reported():
         lstm_implementation("fast")
 
 
+@pytest.mark.slow
 @on_cpu
 def test_a_cpu_without_fma_takes_the_scan_and_says_why():
     """In a fresh process whose numba compiles for x86 before AVX2. The kernel still runs if asked for."""

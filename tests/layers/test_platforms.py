@@ -33,6 +33,7 @@ def test_a_training_step_lowers_for_every_platform():
     assert TARGET in traced.lower(lowering_platforms=PLATFORMS).as_text()
 
 
+@pytest.mark.slow
 def test_one_export_serves_all_platforms_any_size_and_gradients():
     encoder = BiLSTM(4, 3, rngs=nnx.Rngs(0))
 
