@@ -1,5 +1,6 @@
 """Settings of every test: on the CPU unless told otherwise, no flags left to parse."""
 
+import atexit
 import fcntl
 import gc
 import os
@@ -11,7 +12,9 @@ from typing import Any
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # Tests and the processes that they start share what they compile, the small functions too.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bahdanau-jax-tests-"))
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the workers' parent has made it
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bahdanau-jax-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # The tests compile far longer than they compute; these three make it a third. Optimized programs run in
 # .ci/outside and the notebook.
@@ -20,6 +23,7 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
+
 import pytest
 from absl import flags
 from hypothesis import settings
