@@ -79,7 +79,7 @@ def test_values_at_masked_positions_change_nothing(filler):
         context, weights = attention(query, keys, mask=jnp.array(mask))
         return jnp.sum(context**2) + jnp.sum(weights**3)
 
-    grad = nnx.value_and_grad(loss, argnums=(0, 1, 2))
+    grad = nnx.jit(nnx.value_and_grad(loss, argnums=(0, 1, 2)))
     clean = grad(attention, query, keys)
     dirty = grad(attention, query, np.where(mask[:, :, None], keys, np.float32(filler)))
     for got, want in zip(jax.tree.leaves(dirty), jax.tree.leaves(clean), strict=True):
@@ -115,7 +115,7 @@ def test_gradients_equal_finite_differences_in_float64():
             context, weights = additive_attention(*arguments, mask=mask)
             return jnp.sum(context * context_weights) + jnp.sum(weights * weights_weights)
 
-        grads = jax.grad(loss, argnums=(0, 1, 2, 3))(*arguments)
+        grads = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(*arguments)
         for n, argument in enumerate(arguments):
             for index in np.ndindex(*argument.shape):
                 ends = []
@@ -226,7 +226,7 @@ def test_equals_pytorch_under_a_mask():
         context, weights = attention(query, keys, mask=jnp.array(mask))
         return jnp.sum(context**2), (context, weights)
 
-    (_, ours), grads = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+    (_, ours), grads = nnx.jit(nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True))(
         attention, jnp.asarray(keys)
     )
     for got, want in zip(ours, (context, weights), strict=True):
@@ -347,9 +347,9 @@ def test_masks_stay_exact_with_heads_bias_and_scale():
         context, weights = attention(query, keys, mask=jnp.array(mask), bias=bias)
         return jnp.sum(context**2), (context, weights)
 
-    (_, (context, weights)), grads = nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
-        attention, jnp.asarray(dirty)
-    )
+    (_, (context, weights)), grads = nnx.jit(
+        nnx.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    )(attention, jnp.asarray(dirty))
     assert (np.asarray(weights).swapaxes(1, 2)[~mask] == 0).all() and (context[1] == 0).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     assert (np.asarray(grads[1])[~mask] == 0).all()
@@ -368,7 +368,7 @@ def test_no_rows_no_queries_or_no_positions_give_empty_or_zero_results(sizes, he
 
     query, keys = jnp.ones((batch, queries, QUERY)), jnp.ones((batch, time, KEY))
     for mask in (None, jnp.ones((batch, time), bool)):
-        gradient, (context, weights) = jax.grad(loss, has_aux=True)(query, keys, mask)
+        gradient, (context, weights) = jax.jit(jax.grad(loss, has_aux=True))(query, keys, mask)
         assert context.shape == (batch, queries, heads * KEY) and gradient.shape == query.shape
         assert weights.size == batch * queries * heads * time
         assert np.isfinite(gradient).all()

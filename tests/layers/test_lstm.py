@@ -69,7 +69,7 @@ def test_gradients_equal_finite_differences_in_float64(reverse):
         def loss(a):
             return sum(jnp.sum(w * y) for w, y in zip(weights, run(a, mask, reverse), strict=True))
 
-        gradients = jax.grad(loss)(a)
+        gradients = jax.jit(jax.grad(loss))(a)
         for name, value in a.items():
             numeric = np.zeros_like(value)
             for index in np.ndindex(*value.shape):
@@ -371,7 +371,7 @@ def test_no_rows_or_no_steps_give_empty_outputs(sizes, chunk_size, implementatio
         outputs, (h, c) = encoder(x)
         return jnp.sum(outputs) + jnp.sum(h * c), (outputs, h)
 
-    gradient, (outputs, h) = jax.grad(loss, has_aux=True)(jnp.ones((*sizes, FEATURES)))
+    gradient, (outputs, h) = jax.jit(jax.grad(loss, has_aux=True))(jnp.ones((*sizes, FEATURES)))
     assert outputs.shape == (*sizes, 2 * HIDDEN) and gradient.shape == (*sizes, FEATURES)
     np.testing.assert_array_equal(h, np.zeros((sizes[0], 2 * HIDDEN)))
 
