@@ -11,6 +11,9 @@ from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("KERAS_BACKEND", "jax")
+# For the workers and the processes of tests: threads of BLAS spend their time waiting for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests and the processes that they start share what they compile, the small functions too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the workers' parent has made it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bahdanau-jax-tests-")
