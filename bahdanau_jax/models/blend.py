@@ -2,8 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 _LARGEST = 10.0  # where a model makes no mistake, the likelihood has no maximum
 
@@ -25,6 +23,10 @@ def fit_scales(
       >>> [round(x, 2) for x in fit_scales(np.stack([good, bad]), np.array([1, 0, 1, 0])).tolist()]
       [0.93, 0.0]
     """
+    # Imported here: they take half a second, which other models need not wait for.
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
     z = np.asarray(voices, np.float64)
     if z.shape[2] == 1:  # a softmax of (0, z) is the sigmoid of z
         z = np.concatenate([np.zeros_like(z), z], axis=2)
