@@ -21,7 +21,8 @@ Sections:
             ONNX Runtime and of int16 are from ours
   memory    peak resident memory of training
   compile   start to first step, and compilation
-  roofline  arithmetic of an epoch without padding, relative to the rate of a large product
+  roofline  arithmetic of an epoch without padding, relative to the rates of a large product and of the CPU
+            kernel's register tile
   length, batch, hidden   one bidirectional layer, forward and backward, at growing sizes
 
 All contenders build the same network and read the same reviews, each in its own process. They take turns in
@@ -54,7 +55,7 @@ from rich.console import Console
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import environment
 from benchmarks import sections
-from benchmarks.contenders import CONTENDERS, PEERS, VARIANTS, ours
+from benchmarks.contenders import CONTENDERS, PEERS, RATES, VARIANTS, ours
 from benchmarks.data import read_reviews
 from benchmarks.network import Sizes
 from benchmarks.plot import draw, show_tables
@@ -200,7 +201,7 @@ def main(argv: Sequence[str]) -> None:
                 if setting == PLAIN and HUGE in settings:
                     keys.insert(1, ("ours", HUGE))  # as launch.sh starts it
                 if "roofline" in asked.only:
-                    keys.append(("matmul", setting))
+                    keys += [(rate, setting) for rate in RATES]
                 benchmark.measure(
                     keys,
                     setting,

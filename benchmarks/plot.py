@@ -23,6 +23,8 @@ TITLES = {
     "compilation of all shapes": "Compilation of all our shapes",
     "roofline": "Share of this machine's matrix-product rate",
     "matmul": "This machine's matrix-product rate",
+    "tile roofline": "Share of the rate of the CPU kernel's register tile",
+    "tile": "The rate of the CPU kernel's register tile",
     "length": "Layer alone: length",
     "batch": "Layer alone: batch",
     "hidden": "Layer alone: hidden size",
@@ -151,7 +153,7 @@ def _bars(axis: Axes, rows: Sequence[Record]) -> None:
                 alpha=0.5 if setting == PLAIN and len(settings) == 2 else 1,
                 error_kw={"linewidth": 1, "ecolor": "#333333"},
             )  # fmt: skip
-            text = f" {x.median:.1%}" if x.section == "roofline" else f" {_short(x.median)}"
+            text = f" {x.median:.1%}" if x.section.endswith("roofline") else f" {_short(x.median)}"
             axis.text(max(x.rounds), y, text, va="center", fontsize=8)
     axis.set_yticks(range(len(names)), [CONTENDERS[name].label for name in names], fontsize=9)
     axis.invert_yaxis()

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from bahdanau_jax.runs.safe_files import write_json
-from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.contenders import CONTENDERS, OURS, RATES
 
 PLAIN, HUGE = "as it comes", "huge pages"  # settings
 
@@ -61,7 +61,7 @@ def ratios(records: Sequence[Record], section: str, size: int | None = None) -> 
     for ours in ours_rows:
         for peer in rows:
             if (
-                peer.contender in (*OURS, "matmul")
+                peer.contender in (*OURS, *RATES)
                 or peer.peers_setting != ours.peers_setting
                 or (both and _rounds(peer) != _rounds(ours))
             ):
@@ -96,7 +96,7 @@ def write_records(path: Path, about: dict[str, Any], records: Sequence[Record]) 
     found = [
         {"section": section, "size": size} | _with_summary(ratio)
         for section, size in dict.fromkeys((x.section, x.size) for x in records)
-        if section not in ("roofline", "difference")
+        if section not in ("roofline", "tile roofline", "difference")
         for ratio in ratios(records, section, size)
     ]
     every = [_with_summary(record) | common for record in records]

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.contenders import CONTENDERS, ours
+from benchmarks.contenders import CONTENDERS, RATES, ours
 from benchmarks.data import Reviews
 from benchmarks.network import Sizes, train_flops
 from benchmarks.records import Record
@@ -84,7 +84,7 @@ class Group:
         figures: dict[Key, list[float]] = {}
         for _ in range(n):
             for key, child in list(self.children.items()):
-                if (key[0] in among) if among else (key[0] != "matmul"):
+                if (key[0] in among) if among else (key[0] not in RATES):
                     try:
                         figures.setdefault(key, []).append(ask(child))
                     except ChildFailed as error:
@@ -127,8 +127,8 @@ def training_sections(
 
     def epoch(child: Child) -> float:
         """Milliseconds per review in an epoch, computed from one batch of each of its shapes."""
-        if child.name == "matmul":
-            return child.ask("matmul")
+        if child.name in RATES:
+            return child.ask("rate")
         if CONTENDERS[child.name].module != "ours":  # all batches have one shape
             return step(child, plan[0]) / scale.batch_size * 1e3
         seconds = sum(n * step(child, rows, length) for length, (n, rows) in shapes.items())
@@ -150,17 +150,20 @@ def training_sections(
         note = f"batch {scale.batch_size} x {longest}"
         yield group.records("step", group.rounds(scale.rounds, step), "s", note=note)
     if {"epoch", "roofline"} & set(sections):
-        among = [name for name, _ in group.children if name != "matmul" or "roofline" in sections]
+        among = [name for name, _ in group.children if name not in RATES or "roofline" in sections]
         figures = group.rounds(min(3, scale.rounds), epoch, among)
-        products = {key: figures.pop(key) for key in list(figures) if key[0] == "matmul"}
+        rates = {key: figures.pop(key) for key in list(figures) if key[0] in RATES}
         padded = sum(n * length for length, (n, _) in shapes.items()) * scale.batch_size
         note = (
             f"ours in buckets ({1 - train.lengths.sum() / padded:.1%} padding), peers at {longest}"
         )
         yield group.records("epoch", figures, "ms per review", note=note)
-        yield group.records("matmul", products, "GFLOP/s", note="4096 x 4096 x 4096, float32")
-        if products:
-            yield _shares(group, figures, products, train)
+        notes = "4096 x 4096 x 4096, float32", "float32, operands in the L1 cache"
+        for rate, note in zip(RATES, notes, strict=True):
+            found = {key: values for key, values in rates.items() if key[0] == rate}
+            yield group.records(rate, found, "GFLOP/s", note=note)
+            if found:
+                yield _shares(group, figures, found, train)
     if "memory" in sections:
         peaks = group.rounds(1, lambda child: child.ask("memory"))
         yield group.records("memory", peaks, "GB", note="peak resident memory of training")
@@ -186,16 +189,18 @@ def _shapes(
 
 
 def _shares(
-    group: Group, figures: dict[Key, list[float]], products: dict[Key, list[float]], train: Reviews
+    group: Group, figures: dict[Key, list[float]], found: dict[Key, list[float]], train: Reviews
 ) -> list[Record]:
-    """The rate of an epoch's arithmetic without padding, relative to that of a large product."""
+    """The rate of an epoch's arithmetic without padding, relative to one of this machine's rates."""
     flops = train_flops(Sizes(), train.lengths.tolist()) / len(train.ids)
-    (rates,) = products.values()
+    (((name, _), rates),) = found.items()
     shares = {
         key: [flops / (ms * 1e-3) / (rate * 1e9) for ms, rate in zip(values, rates, strict=True)]
         for key, values in figures.items()
     }
     note = f"{flops / 1e6:.0f} MFLOP per review at its own length"
+    if name == "tile":
+        return group.records("tile roofline", shares, "of the register tile's rate", note=note)
     return group.records("roofline", shares, "of the large product's rate", note=note)
 
 

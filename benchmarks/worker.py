@@ -108,7 +108,7 @@ class Worker:
         self._reviews: dict[str, Reviews] = {}
         self._step_seconds: dict[int, list[float]] = {}
         self._layer: tuple[tuple[int, ...], Any] = ((), None)
-        self._matmul: Any = None
+        self._rate: Any = None
         self._probabilities = np.zeros(0)
 
     def hello(self) -> dict[str, str]:
@@ -183,12 +183,12 @@ class Worker:
                 seconds.append(time.perf_counter() - started)
         return median(seconds)
 
-    def matmul(self) -> float:
-        """GFLOP/s of a large product."""
-        if self._matmul is None:
-            self._matmul = self._module.matmul_flops_per_second()
-            self._matmul()
-        return self._matmul() / 1e9
+    def rate(self) -> float:
+        """GFLOP/s of one of RATES."""
+        if self._rate is None:
+            self._rate = self._module.RATES[self._name]()
+            self._rate()
+        return self._rate() / 1e9
 
     def memory(self) -> float:
         """Peak resident memory of this process in GB."""

@@ -138,7 +138,9 @@ CONTENDERS = {
         trains=False,
     ),
     "matmul": Contender("ours", ("jax",), "one large product"),
+    "tile": Contender("ours", ("jax", "numba"), "the CPU kernel's register tile"),
 }
+RATES = ("matmul", "tile")  # no networks: rates of this machine
 OURS = ("ours", "ours-int16")
 PEERS = [name for name, contender in CONTENDERS.items() if contender.install]
 # The same with other settings, in the sections "predict" and, if they train, "step".

@@ -18,6 +18,7 @@ from bahdanau_jax.training.compile import Evaluator
 from bahdanau_jax.training.optimizer import make_optimizer
 from bahdanau_jax.training.sharding import make_mesh, replicated, shard_batches
 from bahdanau_jax.training.steps import choose_microbatches, train_step
+from benchmarks.contenders import threads
 from benchmarks.network import Sizes
 from experiments import imdb
 
@@ -165,3 +166,36 @@ def matmul_flops_per_second(n: int = 4096) -> Callable[[], float]:
         return 2 * n**3 / (time.perf_counter() - begun)
 
     return measure
+
+
+def tile_flops_per_second(times: int = 200_000) -> Callable[[], float]:
+    """Returns a function that measures the CPU kernel's register tile on all cores, in their L1 caches."""
+    import numba
+
+    from bahdanau_jax.layers.cpu_kernel.product import DEPTH, bahdanau_product
+    from bahdanau_jax.layers.cpu_kernel.simd import PANEL, ROW_BYTES, TILE_ROWS
+
+    @numba.njit(nogil=True)
+    def run(times, acc, rows, b):
+        for _ in range(times):
+            bahdanau_product(TILE_ROWS, acc, ROW_BYTES, rows, b, ROW_BYTES, DEPTH)
+
+    def one_core(times: int) -> None:
+        sums, b = np.zeros((TILE_ROWS, PANEL), np.float32), np.zeros((DEPTH, PANEL), np.float32)
+        a = np.zeros((TILE_ROWS, DEPTH), np.float32)
+        rows = np.array([row.ctypes.data for row in a])
+        run(times, sums.ctypes.data, rows.ctypes.data, b.ctypes.data)
+
+    one_core(1)  # compiles
+
+    def measure() -> float:
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(threads()) as pool:
+            list(pool.map(one_core, [times] * threads()))
+        flops = 2 * TILE_ROWS * int(PANEL) * DEPTH * times * threads()
+        return flops / (time.perf_counter() - begun)
+
+    return measure
+
+
+RATES = {"matmul": matmul_flops_per_second, "tile": tile_flops_per_second}
