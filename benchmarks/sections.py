@@ -121,6 +121,7 @@ def training_sections(
     plan = ours.epoch_plan(train.lengths, scale.batch_size, buckets)
     shapes = _shapes(plan, train.lengths, buckets)
     everyones = range(scale.batch_size)
+    every_shape = {"epoch", "roofline", "compile"} & set(sections)
 
     def step(child: Child, rows: Iterable[int] = everyones, length: int = longest) -> float:
         return child.ask("train", rows=[int(row) for row in rows], length=length)
@@ -138,7 +139,7 @@ def training_sections(
         """Seconds from the start of the process. Then compiles each shape and runs it once more."""
         seconds = child.start_seconds + child.ask("build") + step(child)
         step(child)
-        if CONTENDERS[child.name].module == "ours" and {"epoch", "compile"} & set(sections):
+        if CONTENDERS[child.name].module == "ours" and every_shape:
             for length, (_, rows) in shapes.items():
                 if length != longest:
                     step(child, rows, length)

@@ -168,7 +168,7 @@ def matmul_flops_per_second(n: int = 4096) -> Callable[[], float]:
     return measure
 
 
-def tile_flops_per_second(times: int = 200_000) -> Callable[[], float]:
+def tile_flops_per_second(times: int = 2_000_000) -> Callable[[], float]:
     """Returns a function that measures the CPU kernel's register tile on all cores, in their L1 caches."""
     import numba
 
