@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -20,12 +21,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the workers' parent ha
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # The tests compile far longer than they compute; these three make it a third. Optimized programs run in
-# .ci/outside and the notebook.
+# .ci/outside and the notebook. XLA ends a process whose flags it does not know, and new versions drop some.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
+_FLAGS = {
+    "--xla_cpu_use_fusion_emitters=false": ("0.10.",),
+    "--xla_cpu_parallel_codegen_split_count=1": ("0.10.", "0.11.", "0.12."),
+}
+_JAXLIB = version("jaxlib")
+os.environ.setdefault("XLA_FLAGS", " ".join(x for x in _FLAGS if _JAXLIB.startswith(_FLAGS[x])))
 
 import pytest
 from absl import flags
