@@ -98,7 +98,10 @@ def gradients(
     batch, time, _ = arguments.inputs.shape
     directions, hidden, _ = arguments.recurrent_kernel.shape
     sizes, lengths = _sizes_of(arguments), _lengths(arguments)
-    records = jax.lax.bitcast_convert_type(records, jnp.float32)
+    # cuDNN writes into the reserve space, which XLA takes for an input that stays. A second gradient of the
+    # same results needs a copy of its own. So the copy depends on the gradient: on a 0 that XLA cannot foresee.
+    zero = jnp.isnan(of_results[0].reshape(-1)[0]).astype(jnp.int32)
+    records = jax.lax.bitcast_convert_type(records ^ zero, jnp.float32)
     y = records[: batch * time * directions * hidden].reshape(batch, time, directions * hidden)
     reserve = records[y.size : y.size + _reserve_size(sizes, batch, time)]
 
@@ -125,22 +128,41 @@ def gradients(
 def _forward(call: Call, lengths, sizes) -> tuple[tuple[Array, Array, Array], Array]:
     """cuDNN's outputs, last h and last c, and its reserve space."""
     results, residuals = rnn.lstm_fwd(*call, lengths, **sizes, precision=_precision())
-    return results, residuals[-1]
+    batch, time, _ = call.x.shape
+    return results, residuals[-1][: _reserve_size(sizes, batch, time)]
 
 
 def _backward(call: Call, lengths, y, reserve, of_results, sizes) -> Call:
     """The gradients of `call`."""
+    batch, time, _ = call.x.shape
+    # JAX allocates a float32 for each byte, and tells cuDNN the length of the array as the number of bytes.
+    reserve = jnp.pad(reserve, (0, _reserve_bytes(sizes, batch, time) - reserve.size))
     residuals = (*call, lengths, y, reserve)
     found = rnn.lstm_bwd(**sizes, precision=_precision(), residuals=residuals, gradients=of_results)
     return Call(*found[:4])
 
 
 def _reserve_size(sizes: dict[str, Any], batch: int, time: int) -> int:
-    """The number of float32 in the reserve space. Asks cuDNN, and fails where there is none."""
+    """The number of float32 that hold the reserve space."""
+    return -(-_reserve_bytes(sizes, batch, time) // 4)
+
+
+def _reserve_bytes(sizes: dict[str, Any], batch: int, time: int) -> int:
+    """The size of the reserve space. Asks cuDNN, and fails where there is none.
+
+    Raises:
+      ValueError: it has 2 GiB or more, which JAX's interface to cuDNN cannot count.
+    """
     ask: Any = rnn.gpu_rnn.compute_rnn_workspace_reserve_space_sizes  # pyright: ignore
     features, hidden, layers, dropout, bidirectional = sizes.values()
     tf32 = _precision() == jax.lax.Precision.HIGH
-    return ask(features, hidden, layers, batch, time, dropout, bidirectional, tf32)[1]
+    size = ask(features, hidden, layers, batch, time, dropout, bidirectional, tf32)[1]
+    if size < 0:
+        raise ValueError(
+            f"cuDNN's records of an LSTM of {hidden} units over {batch} x {time} steps take 2 GiB or more, "
+            "which jax.experimental.rnn cannot pass; expected a smaller batch"
+        )
+    return size
 
 
 def _precision() -> jax.lax.Precision:

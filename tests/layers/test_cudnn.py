@@ -39,7 +39,7 @@ def reference(monkeypatch):
 
     monkeypatch.setattr(cudnn, "_forward", forward)
     monkeypatch.setattr(cudnn, "_backward", backward)
-    monkeypatch.setattr(cudnn, "_reserve_size", lambda *_: RESERVE)
+    monkeypatch.setattr(cudnn, "_reserve_bytes", lambda *_: 4 * RESERVE)
 
 
 @pytest.mark.slow
@@ -119,6 +119,7 @@ def test_jax_gets_its_arguments_in_its_order(monkeypatch):
         assert (num_layers, dropout, precision) == (1, 0, cudnn._precision())
         sizes = cudnn.rnn_sizes(input_size, hidden_size, 1 + bidirectional)
         results, reserve = forward(cudnn.Call(x, h_0, c_0, w), seq_lengths, sizes)
+        reserve = jnp.pad(reserve, (0, 3 * RESERVE))  # a float32 for each byte
         return results, (x, h_0, c_0, w, seq_lengths, results[0], reserve)
 
     def lstm_bwd(
@@ -126,6 +127,8 @@ def test_jax_gets_its_arguments_in_its_order(monkeypatch):
         residuals, gradients,
     ):  # fmt: skip
         *call, lengths, y, reserve = residuals
+        assert reserve.shape == (4 * RESERVE,)
+        reserve = reserve[:RESERVE]
         sizes = cudnn.rnn_sizes(input_size, hidden_size, 1 + bidirectional)
         return *backward(cudnn.Call(*call), lengths, y, reserve, gradients, sizes), None
 
@@ -198,7 +201,7 @@ def test_asked_for_where_it_cannot_run_it_is_refused(monkeypatch, fresh):
     def refuse(*_):
         raise RuntimeError("gpudnnCreate(&handle) failed")
 
-    monkeypatch.setattr(cudnn, "_reserve_size", refuse)
+    monkeypatch.setattr(cudnn, "_reserve_bytes", refuse)
     with pytest.raises(ValueError, match="'cudnn', which cannot run here: cuDNN cannot be loaded"):
         lowered_for_cuda("cudnn")
     with pytest.raises(ValueError, match="the platform is cpu, and cudnn is for cuda"):
@@ -212,7 +215,7 @@ def test_without_the_library_the_reason_says_so(monkeypatch, fresh):
     def refuse(*_):
         raise RuntimeError("gpudnnCreate(&handle) failed")
 
-    monkeypatch.setattr(cudnn, "_reserve_size", refuse)
+    monkeypatch.setattr(cudnn, "_reserve_bytes", refuse)
     assert cudnn.obstacle() == "cuDNN cannot be loaded (gpudnnCreate(&handle) failed)"
 
 

@@ -204,3 +204,28 @@ def test_nnx_vmap_over_layers_and_nnx_remat(implementation):
     got = nnx.jit(nnx.grad(lambda layer: nnx.remat(loss)(layer)))(one)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+GPU = ["cudnn", "fused"] if jax.default_backend() == "gpu" else ["native"]
+
+
+@pytest.mark.parametrize("implementation", ["scan", *GPU])
+def test_one_forward_pass_serves_two_gradients(implementation):
+    """As adversarial training asks: what the first gradient leaves behind must not change the second."""
+    a, _, mask, _ = arrays(np.float32)
+    weights = a["kernel"], a["recurrent_kernel"], a["bias"]
+    cotangents = [np.full((BATCH, TIME, 2 * HIDDEN), x, np.float32) for x in (1, -0.5)]
+
+    @jax.jit
+    def both(x, *weights):
+        options = dict(mask=mask, implementation=implementation)
+        _, pull = jax.vjp(lambda *args: bilstm(*args, **options)[0], x, *weights)
+        return [pull(cotangent) for cotangent in cotangents]
+
+    with jax.default_matmul_precision("highest"):
+        first, second = both(a["x"], *weights)
+    for one, other in zip(
+        first, second, strict=True
+    ):  # a gradient is linear in what it is pulled from
+        np.testing.assert_allclose(one * -0.5, other, atol=1e-6)
+        assert np.abs(other).max() > 1e-3
