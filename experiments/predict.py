@@ -3,7 +3,7 @@ r"""Predicts with a trained run: labels, probabilities and the words with the mo
     python -m experiments.predict --workdir=runs/imdb "A dull first hour, then pure joy."
     python -m experiments.predict --workdir=runs/imdb --input=reviews.csv --output=predictions.csv
 
---workdir   The run's folder. It is only read.
+--workdir   The folder of a run, or of a blend of runs (`experiments.blend`). It is only read.
 --input     A file in any format that training reads, or .txt with a text per line. How it is read is printed.
             With - the texts come from stdin, and those that have arrived are answered at once, so another
             process can ask line by line. Other formats than txt and jsonl are read to their end first.
@@ -51,13 +51,8 @@ from bahdanau_jax.data.input_texts import FORMATS, open_texts
 from bahdanau_jax.data.open_file import without_compression
 from bahdanau_jax.data.sniff import Layout
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.evaluation.predictor import (
-    Prediction,
-    Predictor,
-    WordsRead,
-    read_config,
-    words_read,
-)
+from bahdanau_jax.evaluation.blend_predictor import load_predictor, runs_of
+from bahdanau_jax.evaluation.predictor import Prediction, WordsRead, read_config, words_read
 from bahdanau_jax.layers.prediction import PRODUCTS
 from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.console import format_seconds, make_console
@@ -138,7 +133,7 @@ def _shortest(p: float) -> float:
 
 
 def predict_all(
-    predictor: Predictor,
+    predictor: Callable[[list[str]], list[Prediction]],
     chunks: Iterable[list[str]],
     write: Write,
     output: str,
@@ -147,7 +142,7 @@ def predict_all(
     """Predicts chunk by chunk. Writes and flushes each before it reads the next. Returns the count.
 
     Args:
-      predictor: the model.
+      predictor: predicts a list of texts.
       chunks: lists of texts.
       write: writes predictions in a format, given the first row's number.
       output: a file, opened when the first chunk has been read, or "csv" or "jsonl" for stdout.
@@ -192,7 +187,8 @@ def _open_output(output: str) -> IO[str]:
 
 def _read_chunks(asked: flags.FlagValues) -> tuple[Iterator[list[str]], int | None]:
     """As `open_texts`. A file that is named like the run's own is read like it."""
-    data = read_config(Path(asked.workdir).expanduser()).data
+    run, *_ = runs_of(asked.workdir) or [Path(asked.workdir).expanduser()]
+    data = read_config(run).data
     own = Path(without_compression(data.path)).suffix
     alike = own and own == Path(without_compression(asked.input)).suffix
 
@@ -271,7 +267,7 @@ def predict(asked: flags.FlagValues, texts: list[str]) -> None:
     chunks, total = iter([texts]), None
     if asked.input is not None:
         chunks, total = _read_chunks(asked)
-    predictor = Predictor.load(asked.workdir, products=asked.products)
+    predictor = load_predictor(asked.workdir, products=asked.products)
     if asked.output is None:
         console = make_console()
         for text, prediction in zip(texts, predictor(texts), strict=True):

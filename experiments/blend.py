@@ -1,0 +1,131 @@
+r"""Blends finished runs of the same data: adds their logits, each run's times a scale fitted on validation.
+
+    python -m experiments.blend --runs=runs/imdb_semi,runs/imdb_adversarial --workdir=runs/imdb_blend
+    python -m experiments.predict --workdir=runs/imdb_blend "A dull first hour, then pure joy."
+
+--runs     Folders of finished runs, separated by commas, with the same validation and test texts. Runs of
+           different kinds help each other most.
+--workdir  The folder for result.json and predictions.jsonl, which are as a run writes them. It holds no
+           weights: the runs' folders stay where they are.
+
+The scales have the greatest likelihood on validation, which no run has trained on. Validation's own figures
+are cross-fitted: each half is blended by scales fitted to the other half. Test takes no part in the choice.
+The blend is compared with each run on test, by McNemar's exact test.
+
+Takes seconds. docs/accuracy.md has the figures of a blend.
+
+Exit codes: 0 done, 2 wrong flags or input.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bahdanau_jax.data.dataset import Examples
+from bahdanau_jax.errors import InputError
+from bahdanau_jax.evaluation.blend_predictor import METHOD, voices_of
+from bahdanau_jax.evaluation.metrics import figures_of_splits
+from bahdanau_jax.evaluation.significance import mcnemar
+from bahdanau_jax.models.blend import cross_fitted, fit_scales
+from bahdanau_jax.runs import console as show
+from bahdanau_jax.runs import environment
+from bahdanau_jax.runs.folder import open_workdir
+from bahdanau_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from bahdanau_jax.runs.safe_files import read_json, write_json
+from experiments.command import REQUIRED, command, parse_flags
+
+
+def read_all(runs: Sequence[Path], split: str) -> list[Predictions]:
+    """The predictions of all runs on a split, each in the order of the first run's.
+
+    Raises:
+      InputError: a run is not finished, or has other texts, labels or classes than the first one.
+    """
+    found = [read_predictions(run, split) for run in runs]
+    first, aligned = found[0], [found[0]]
+    for run, other in zip(runs[1:], found[1:], strict=True):
+        row_of = {name: row for row, name in enumerate(other.ids)}
+        if row_of.keys() != set(first.ids):
+            raise InputError(
+                f"{run} and {runs[0]} have different {split} texts ({len(other.ids):,} and "
+                f"{len(first.ids):,}); expected runs with the same config.data and seed"
+            )
+        rows = np.array([row_of[name] for name in first.ids])
+        labels, probabilities = other.labels[rows], other.probabilities[rows]
+        if (labels != first.labels).any() or probabilities.shape != first.probabilities.shape:
+            raise InputError(f"{run} and {runs[0]} have different classes; expected the same")
+        aligned.append(Predictions(first.ids, labels, probabilities))
+    return aligned
+
+
+def blend(runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[Examples, np.ndarray]]]:
+    """Fits the scales on validation and blends both splits.
+
+    Returns:
+      the figures for result.json, and by split the examples (their texts are their ids) and logits.
+    """
+    predictions = {split: read_all(runs, split) for split in ("validation", "test")}
+    voices = {k: voices_of([x.probabilities for x in v]) for k, v in predictions.items()}
+    examples = {k: Examples(v[0].ids, v[0].labels, v[0].ids) for k, v in predictions.items()}
+    scales = fit_scales(voices["validation"], examples["validation"].labels)
+    logits = {
+        "validation": cross_fitted(voices["validation"], examples["validation"].labels),
+        "test": np.tensordot(scales, voices["test"], 1).astype(np.float32),
+    }
+    right = logits["test"].argmax(axis=1) == examples["test"].labels
+    compared = {}
+    for run, alone in zip(runs, predictions["test"], strict=True):
+        test = mcnemar(right, alone.correct)
+        compared[str(run)] = {"accuracy": float(alone.correct.mean()), "p_value": test.p_value}
+    figures = {
+        "scales": scales.tolist(),
+        "splits": figures_of_splits(logits, examples),
+        "compared": compared,
+    }
+    return figures, {split: (examples[split], logits[split]) for split in logits}
+
+
+@command
+def main(argv: Sequence[str]) -> None:
+    """Runs the command line."""
+    asked, _ = parse_flags(argv, runs=REQUIRED, workdir=REQUIRED)
+    runs = [Path(run).expanduser().resolve() for run in asked.runs.split(",") if run]
+    if len(set(runs)) < max(2, len(runs)):
+        raise InputError(f"--runs={asked.runs}: expected two or more different folders")
+    started = time.monotonic()
+    figures, found = blend(runs)  # before the folder is made
+    results = [read_json(run / "result.json") for run in runs]
+    with open_workdir(
+        asked.workdir, {"method": METHOD, "runs": [str(run) for run in runs]}
+    ) as folder:
+        write_predictions(folder / "predictions.jsonl", found)
+        result = {
+            **{key: results[0][key] for key in ("dataset", "label_names", "test_description")},
+            "method": METHOD,
+            **figures,
+            "seed": results[0]["seed"],
+            "epochs": None,
+            "steps": None,
+            "wall_clock_seconds": time.monotonic() - started,
+            "train_seconds": None,
+            "parameters": sum(one["parameters"] for one in results),
+            **environment.peak_memory(),
+            **environment.provenance(),
+            "workdir": str(folder),
+        }
+        write_json(folder / "result.json", result)
+        console = show.make_console()
+        show.show_result(console, result)
+        for scale, (run, one) in zip(figures["scales"], figures["compared"].items(), strict=True):
+            console.print(
+                f"{scale:.3f} of {run}: alone {one['accuracy']:.4f} on test, p {one['p_value']:.2g}",
+                soft_wrap=True,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
