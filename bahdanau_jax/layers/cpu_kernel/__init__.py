@@ -86,12 +86,13 @@ def _register() -> None:
 def record_size(layer: Layer, arguments: Arguments) -> int:
     """The number of int32 in the records: for each real step the four gates, the old cell and the old output.
 
-    It has room for the widest vectors (AVX-512), so that it does not depend on the CPU.
+    It has room for the widest vectors (AVX-512), so that it does not depend on the CPU, and for 64 bytes more
+    (see `job.record_bytes`).
     """
     batch, time, _ = arguments.inputs.shape
     directions, hidden, _ = arguments.recurrent_kernel.shape
     padded = -(-hidden // 16) * 16
-    return 6 * padded * directions * batch * time
+    return (6 * padded + 16) * directions * batch * time
 
 
 def run(layer: Layer, arguments: Arguments) -> tuple[Array, ...]:

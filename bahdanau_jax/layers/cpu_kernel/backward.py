@@ -8,6 +8,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     job_at,
     load_input,
     panel_rows,
+    record_bytes,
     record_start,
     write,
 )
@@ -116,7 +117,7 @@ def bahdanau_backward_part(address, part):
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
     M = GATHER + R  # room for the gathered pairs
-    x_bytes, h_bytes = 4 * (F + LANES), 4 * HP
+    x_bytes, h_bytes, r_bytes = 4 * (F + LANES), 4 * HP, record_bytes(job)
     g_bytes = (16 + 8 * job.bfloat16) * HP + 64  # of float32, and of the same in bfloat16 behind
     pair_bytes = job.bfloat16 * (h_bytes + 8)
     scratch = allocate(
@@ -145,7 +146,7 @@ def bahdanau_backward_part(address, part):
     gate_rows, row_bytes = panel_rows(job, 4 * HP), job.itemsize * F
 
     for d in range(first_direction, end_direction):
-        record = record_start(job, d, group) + 6 * h_bytes * peek(job.counts + 8 * group)
+        record = record_start(job, d, group) + r_bytes * peek(job.counts + 8 * group)
         gradient = job.gradients + (group * D + d) * (F + H + 1) * 16 * HP
         d_x = job.d_x_second if d == 1 and job.d_x_second else job.d_x
         zero(gradient, (F + H + 1) * 4 * HP)
@@ -168,12 +169,12 @@ def bahdanau_backward_part(address, part):
                         memset(job.d_x + row_bytes * (b * T + t), 0, row_bytes)
             if n == 0:
                 continue
-            record -= 6 * h_bytes * n
+            record -= r_bytes * n
             for i in range(n):
                 r = peek(active + 8 * i)
                 b = peek(rows + 8 * r)
                 load_input(job, d, b, t, ahead, x + (m + i) * x_bytes)
-                poke(h_table + 8 * (m + i), record + i * 6 * h_bytes + 5 * h_bytes)
+                poke(h_table + 8 * (m + i), record + i * r_bytes + 5 * h_bytes)
                 poke(d_x_table + 8 * (m + i), d_x + row_bytes * (b * T + t))
                 poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
                 d_out = job.d_out + job.itemsize * H * ((b * T + t) * D + d)
@@ -184,7 +185,7 @@ def bahdanau_backward_part(address, part):
                     d_out = to
                 add(d_h + r * h_bytes, d_out, H)
                 cell_backward(
-                    record + i * 6 * h_bytes, to, d_h + r * h_bytes, d_c + r * h_bytes, h_bytes
+                    record + i * r_bytes, to, d_h + r * h_bytes, d_c + r * h_bytes, h_bytes
                 )
                 if job.bfloat16:
                     narrow(to + 16 * HP, to, 4 * HP)

@@ -30,6 +30,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     FORWARD,
     PREDICT,
     job_at,
+    record_bytes,
 )
 from bahdanau_jax.layers.cpu_kernel.packing import (
     pack,
@@ -226,7 +227,7 @@ def handle(frame):
         job.save = peek(frame + RESULT_COUNT) > 3
         if job.save:
             addresses(results, i64(3), i64(1), address + RECORDS)
-            huge_pages(job.records, 24 * D * B * T * HP)
+            huge_pages(job.records, record_bytes(job) * D * B * T)
 
     threads = threads_of(frame)
     weight_bytes = (F + H + 1) * 16 * HP

@@ -8,6 +8,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     job_at,
     load_input,
     panel_rows,
+    record_bytes,
     record_start,
     write,
 )
@@ -60,6 +61,7 @@ def bahdanau_forward_part(address, part):
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
     x_bytes, h_bytes, row_bytes = 4 * (F + LANES), 4 * HP, job.itemsize * H
+    r_bytes = record_bytes(job)
     scratch = allocate(R * (24 + x_bytes + 4 * h_bytes + ROW_BYTES))
     x = scratch
     h = x + R * x_bytes
@@ -114,17 +116,17 @@ def bahdanau_forward_part(address, part):
                     store(at, new_cell)
                     store(new_h + i * h_bytes + 4 * j, gate_o * tanh(new_cell))
                     if job.save:
-                        at = record + i * 6 * h_bytes + 16 * j
+                        at = record + i * r_bytes + 16 * j
                         store(at, gate_i)
                         store(at + 4 * LANES, gate_f)
                         store(at + 8 * LANES, gate_g)
                         store(at + 12 * LANES, gate_o)
-                        store(record + i * 6 * h_bytes + 4 * h_bytes + 4 * j, cell)
+                        store(record + i * r_bytes + 4 * h_bytes + 4 * j, cell)
             for i in range(n):
                 r = peek(active + 8 * i)
                 if job.save:
                     copy(record + 5 * h_bytes, h + r * h_bytes, HP)
-                    record += 6 * h_bytes
+                    record += r_bytes
                 copy(h + r * h_bytes, new_h + i * h_bytes, HP)
                 to = job.out + row_bytes * ((peek(rows + 8 * r) * T + t) * D + d)
                 write(job, to, new_h + i * h_bytes, H)
