@@ -178,7 +178,7 @@ def tile_flops_per_second(times: int = 2_000_000) -> Callable[[], float]:
     @numba.njit(nogil=True)
     def run(times, acc, rows, b):
         for _ in range(times):
-            bahdanau_product(TILE_ROWS, acc, ROW_BYTES, rows, b, ROW_BYTES, DEPTH)
+            bahdanau_product(TILE_ROWS, acc, ROW_BYTES, rows, b, ROW_BYTES, DEPTH, 0)
 
     def one_core(times: int) -> None:
         sums, b = np.zeros((TILE_ROWS, PANEL), np.float32), np.zeros((DEPTH, PANEL), np.float32)

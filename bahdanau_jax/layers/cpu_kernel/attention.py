@@ -50,7 +50,7 @@ def score(job, n, keys, query, acc, scores):
     for u in range(0, U, PANEL):
         for i in range(n):
             copy(acc + i * ROW_BYTES, query + 4 * u, PANEL)
-        bahdanau_product(n, acc, ROW_BYTES, keys, job.packed + 4 * u * F, ROW_BYTES, F)
+        bahdanau_product(n, acc, ROW_BYTES, keys, job.packed + 4 * u * F, ROW_BYTES, F, i64(0))
         for i in range(n):
             total = splat(f32(0.0))
             for v in range(0, PANEL, LANES):

@@ -31,6 +31,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     keep_rolled,
     vec_ir,
 )
+from bahdanau_jax.layers.cpu_kernel.vectors import send_for
 
 # A product of int16 needs a register beside its sum. Where there are 16, a third row would not fit.
 INT16_ROWS = TILE_ROWS if TILE_ROWS > 3 else 2
@@ -155,16 +156,24 @@ def any_tile(most=TILE_ROWS, **kind):
 started_tile, tile_int16 = any_tile(started=True), any_tile(INT16_ROWS, factors=INT16)
 
 
-def _by_tiles(tile, most=TILE_ROWS):
-    """Makes a product of one kind of tile, with up to `most` rows each."""
+def _by_tiles(tile, most=TILE_ROWS, ahead=False):
+    """Makes a product of one kind of tile, with up to `most` rows each.
+
+    With `ahead`, the tiles share out the prefetches of the next DEPTH rows of b.
+    """
 
     @njit
     def product(rows, acc, acc_stride, table, b, b_stride, depth):
+        count = (rows + most - 1) // most
+        lines = (DEPTH * b_stride // 64 + count - 1) // count
         for k in range(0, depth, DEPTH):
-            r = 0
-            for tiles in range((rows + most - 1) // most, 0, -1):
+            r, following = 0, b + (k + DEPTH) * b_stride
+            for tiles in range(count, 0, -1):
                 n, at = (rows - r + tiles - 1) // tiles, acc + r * acc_stride
                 rest = min(DEPTH, depth - k)
+                if ahead:
+                    send_for(following, 64 * lines)
+                    following += 64 * lines
                 tile(n, at, acc_stride, table + 8 * r, 4 * k, b + k * b_stride, b_stride, rest)
                 r += n
 
@@ -183,8 +192,9 @@ def _by_transposed_tiles(tile):
     return product
 
 
-_product, _product_int16, _product_bfloat16 = (
+_product, _product_ahead, _product_int16, _product_bfloat16 = (
     _by_tiles(any_tile()),
+    _by_tiles(any_tile(), ahead=True),
     _by_tiles(tile_int16, INT16_ROWS),
     _by_tiles(any_tile(factors=BFLOAT16)),
 )
@@ -194,11 +204,17 @@ _product_transposed, _product_transposed_bfloat16 = (
 )
 
 
-@library_function(7)
-def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth):
-    """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; `table` holds the addresses of a's rows."""
+@library_function(8)
+def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth, ahead):
+    """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; `table` holds the addresses of a's rows.
+
+    `ahead` is 1 if the weights, of which b is a panel, do not fit into the L2 cache; see `Job.ahead`.
+    """
     apart()
-    _product(rows, acc, acc_stride, table, b, b_stride, depth)
+    if ahead and rows > 4 * TILE_ROWS:  # among fewer tiles the prefetches would be in the way
+        _product_ahead(rows, acc, acc_stride, table, b, b_stride, depth)
+    else:
+        _product(rows, acc, acc_stride, table, b, b_stride, depth)
     return 0
 
 
@@ -240,7 +256,7 @@ def product(job, rows, acc, table, b, depth):
     if job.bfloat16:
         bahdanau_product_bfloat16(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth)
     else:
-        bahdanau_product(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth)
+        bahdanau_product(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth, job.ahead)
 
 
 @njit
