@@ -24,9 +24,7 @@ from absl import flags
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.report.report import make_report
 from bahdanau_jax.runs import environment
-from bahdanau_jax.runs.parse_config import upgrade
 from bahdanau_jax.runs.predictions import read_predictions, write_reviews
-from bahdanau_jax.runs.safe_files import read_json
 from experiments.command import command, parse_flags
 
 MOST_RUNS = 5  # the figures have five colours
@@ -36,19 +34,16 @@ def keep_reviews_of_an_older_run(workdir: Path) -> None:
     """Writes reviews.jsonl from the run's data set, unless the run did.
 
     Raises:
-      InputError: the folder's config names no data set, or the data set has changed.
+      InputError: the folder is of no run, or its data set has changed.
       DataNotFound: the data set is neither prepared nor reachable.
     """
     if (workdir / "reviews.jsonl").exists() or not (workdir / "result.json").exists():
         return
     from bahdanau_jax.data.load import load_dataset
+    from bahdanau_jax.evaluation.predictor import read_config
 
-    file = workdir / "config.json"
-    try:
-        config = upgrade(read_json(file))
-        dataset = load_dataset(config["data"], seed=int(config["seed"]))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} does not name a data set: {error}") from error
+    config = read_config(workdir)
+    dataset = load_dataset(config.data.model_dump(), seed=config.seed)
     test = dataset.read_test()
     predictions = read_predictions(workdir)
     if predictions.ids != list(test.ids):

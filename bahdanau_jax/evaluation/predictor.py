@@ -279,6 +279,11 @@ def read_config(workdir: Path) -> Config:
     found = read_json(file)
     if not isinstance(found, dict) or "task" in found:
         raise InputError(f"{file} is not the config of a classifier")
+    if "method" in found:  # of a baseline or a blend
+        raise InputError(
+            f"{workdir} holds the result of {found['method']!r:.40}; expected the folder of a run, "
+            "with its weights"
+        )
     try:
         return parse_config(upgrade(found))
     except InputError as error:

@@ -13,7 +13,7 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.blend_predictor import BlendPredictor, load_predictor, runs_of
 from bahdanau_jax.evaluation.predictor import Predictor
 from bahdanau_jax.runs.predictions import read_predictions, write_predictions
-from experiments import blend, predict
+from experiments import blend, int16, predict, report
 
 
 @pytest.fixture
@@ -123,3 +123,13 @@ def test_a_damaged_folder_is_named(runs, tmp_path):
     (folder / "result.json").unlink()
     with pytest.raises(InputError, match="expected a scale for each of the blend's 2 runs"):
         load_predictor(folder)
+
+
+def test_a_command_that_needs_weights_says_that_a_blend_has_none(runs, tmp_path, capsys):
+    folder = tmp_path / "blend"
+    assert make(runs, folder) == 0
+    for other in (report, int16):
+        assert other.main([other.__name__, f"--workdir={folder}"]) == 2
+        assert (
+            "holds the result of 'blend'; expected the folder of a run" in capsys.readouterr().err
+        )
