@@ -98,7 +98,7 @@ def panel_rows(job, n):
 def record_bytes(job):
     """The size of a record: [4 gates, old cell, old output] * padded, and room that keeps records apart.
 
-    Without it the old outputs of many records would lie a multiple of 4 KB apart, in few sets of the L1 cache.
+    Without it the old outputs of many records would share few sets of the L1 cache.
     """
     return 24 * job.padded + 64
 
