@@ -3,16 +3,16 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-_LARGEST = 10.0  # where a model makes no mistake, the likelihood has no maximum
-
 
 def fit_scales(
     voices: Float[np.ndarray, "voices n outputs"], labels: Int[np.ndarray, "n"]
 ) -> Float[np.ndarray, "voices"]:
-    """The scales, 0 to 10, with which the sum of the logits has the greatest likelihood.
+    """The scales, none below 0, with which the sum of the logits has the greatest likelihood.
 
     For two classes this is a logistic regression without penalty and intercept. The scales also correct the
-    temperature: their sum is not 1.
+    temperature: their sum is not 1. The true class has the probability (n + 1) / (n + 2), with n texts of the
+    class, as in Platt (1999), "Probabilistic outputs for support vector machines". With 1 the likelihood would
+    have no maximum where the models make no mistake.
 
     Args:
       voices: each model's logits of the same texts, which no model has trained on.
@@ -21,7 +21,7 @@ def fit_scales(
     Example:
       >>> good, bad = np.array([[[2.0], [-2.0], [3.0], [1.0]], [[0.0], [0.0], [-1.0], [0.0]]])
       >>> [round(x, 2) for x in fit_scales(np.stack([good, bad]), np.array([1, 0, 1, 0])).tolist()]
-      [0.93, 0.0]
+      [0.35, 0.0]
     """
     # Imported here: they take half a second, which other models need not wait for.
     from scipy.optimize import minimize
@@ -30,8 +30,9 @@ def fit_scales(
     z = np.asarray(voices, np.float64)
     if z.shape[2] == 1:  # a softmax of (0, z) is the sigmoid of z
         z = np.concatenate([np.zeros_like(z), z], axis=2)
-    true = np.eye(z.shape[2])[labels]  # [n, classes]
-    n = max(1, len(labels))
+    n, classes = max(1, len(labels)), z.shape[2]
+    others = 1 / (np.bincount(labels, minlength=classes)[labels] + 2)[:, None]  # [n, 1]
+    true = np.where(np.eye(classes, dtype=bool)[labels], 1 - others, others / (classes - 1))
 
     def loss(scales: np.ndarray) -> tuple[float, np.ndarray]:
         log_p = log_softmax(np.tensordot(scales, z, 1), axis=1)
@@ -40,7 +41,7 @@ def fit_scales(
 
     start = np.full(len(z), 1 / len(z))
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=[(0, _LARGEST)] * len(z), tol=1e-10
+        loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(z), tol=1e-10
     )
     return found.x.astype(np.float32)
 

@@ -15,11 +15,17 @@ def two_voices(classes, n=400):
     return (true + noise).astype(np.float32), labels
 
 
-def test_for_two_classes_it_is_a_logistic_regression():
+def test_for_two_classes_it_is_a_logistic_regression_on_platts_targets():
     voices, labels = two_voices(2)
-    solver = LogisticRegression(C=1e9, fit_intercept=False, tol=1e-8)
-    want = solver.fit(voices[:, :, 0].T, labels).coef_[0]
-    np.testing.assert_allclose(fit_scales(voices, labels), want, rtol=1e-3)
+    features = voices[:, :, 0].T
+    doubt = 1 / (np.bincount(labels)[labels] + 2)
+    solver = LogisticRegression(C=1e9, fit_intercept=False, solver="newton-cholesky")
+    solver.fit(
+        np.concatenate([features, features]),
+        np.concatenate([labels, 1 - labels]),
+        sample_weight=np.concatenate([1 - doubt, doubt]),
+    )
+    np.testing.assert_allclose(fit_scales(voices, labels), solver.coef_[0], rtol=1e-3)
 
 
 def test_for_three_classes_no_neighbour_is_likelier():
@@ -29,7 +35,9 @@ def test_for_three_classes_no_neighbour_is_likelier():
         total = 0.0
         for i, label in enumerate(labels):
             logits = scales[0] * voices[0, i].astype(float) + scales[1] * voices[1, i]
-            total += np.log(np.exp(logits).sum()) - logits[label]
+            n = (labels == label).sum()
+            target = [(n + 1) / (n + 2) if k == label else 0.5 / (n + 2) for k in range(3)]
+            total += np.log(np.exp(logits).sum()) - target @ logits
         return total
 
     scales = fit_scales(voices, labels)
@@ -39,10 +47,13 @@ def test_for_three_classes_no_neighbour_is_likelier():
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_scales_stay_finite_and_positive(sign):
-    labels = np.array([0, 1, 0, 1])
+@pytest.mark.parametrize("n", [2, 200])
+def test_without_mistakes_the_blend_is_as_sure_as_the_number_of_texts_allows(sign, n):
+    labels = np.array([0, 1] * n)
     voice = sign * (2.0 * labels - 1)[None, :, None]
-    assert fit_scales(voice, labels).tolist() == [10 if sign == 1 else 0]
+    (scale,) = fit_scales(voice, labels)
+    surest = 1 / (1 + np.exp(-scale))
+    assert surest == pytest.approx((n + 1) / (n + 2) if sign == 1 else 0.5, rel=1e-4)
 
 
 def test_a_text_is_blended_by_scales_fitted_to_others():
