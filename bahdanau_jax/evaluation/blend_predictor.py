@@ -1,6 +1,8 @@
 """A blend of finished runs as a function, as `Predictor` is one of a single run."""
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -26,14 +28,28 @@ def voices_of(
 
 def runs_of(workdir: str | Path) -> list[Path]:
     """The folders of the runs that a folder blends; none if it holds no blend."""
-    file = Path(workdir).expanduser() / "config.json"
+    folder = Path(workdir).expanduser()
+    file = folder / "config.json"
     found = read_json(file) if file.is_file() else {}
     if not isinstance(found, dict) or found.get("method") != METHOD:
         return []
     runs = found.get("runs")
     if not isinstance(runs, list) or not all(isinstance(run, str) for run in runs):
         raise InputError(f"{file} is damaged: expected the folders of runs under 'runs'")
-    return [Path(run) for run in runs]
+    return [Path(os.path.normpath(folder / run)) for run in runs]  # relative, so they move together
+
+
+def digest_of(run: Path) -> str:
+    """The digest of a run's predictions, by which a blend knows its runs.
+
+    Raises:
+      InputError: the run has none.
+    """
+    file = run / "predictions.jsonl"
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
 
 
 class BlendPredictor:
@@ -67,14 +83,26 @@ class BlendPredictor:
         """Reads the folder of a blend, and its runs.
 
         Raises:
-          InputError: the folder or one of its runs is missing or damaged.
+          InputError: the folder or one of its runs is missing, damaged or another one than was blended.
         """
         file = Path(workdir).expanduser() / "result.json"
         runs = runs_of(workdir)
-        scales = read_json(file).get("scales") if file.is_file() else None
-        if not isinstance(scales, list) or len(scales) != len(runs):
-            raise InputError(f"{file}: expected a scale for each of the blend's {len(runs)} runs")
-        return cls([Predictor.load(run, products=products) for run in runs], scales)
+        result = read_json(file) if file.is_file() else {}
+        scales, digests = (result.get(name) for name in ("scales", "predictions_sha256"))
+        for found in (scales, digests):
+            if not isinstance(found, list) or len(found) != len(runs):
+                raise InputError(
+                    f"{file}: expected scales and predictions_sha256 of the blend's {len(runs)} runs"
+                )
+        predictors = []
+        for run, digest in zip(runs, digests, strict=True):
+            try:
+                if digest_of(run) != digest:
+                    raise InputError(f"{run} holds other predictions than when it was blended")
+                predictors.append(Predictor.load(run, products=products))
+            except InputError as error:
+                raise InputError(f"the blend {workdir}: {error}") from error
+        return cls(predictors, scales)
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """A prediction for each text, in the same order. Raises what `Predictor` raises."""

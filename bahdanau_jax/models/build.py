@@ -12,7 +12,7 @@ from bahdanau_jax.import_path import accepted, load_object
 from bahdanau_jax.models.ngrams import NgramClassifier
 from bahdanau_jax.models.with_ngrams import WithNgrams
 
-_BATCH, _TIME, _VOCABULARY = 2, 8, 50  # sizes of the trial call
+_BATCH, _TIME, _VOCABULARY = 3, 8, 50  # of the trial call; three rows are no pair of results
 
 
 def build_classifier(
@@ -96,8 +96,9 @@ def check_classifier(fields: Mapping[str, Any], num_classes: int = 2) -> None:
             f"config.model: {name} fails on a trial batch ({type(error).__name__}: {one_line(error)[:300]}); "
             f"expected {expected}"
         ) from error
-    shapes = (
-        [getattr(x, "shape", None) for x in returned] if isinstance(returned, tuple) else returned
-    )
+    if not isinstance(returned, tuple):
+        shapes: Any = type(returned).__name__
+    else:
+        shapes = [getattr(x, "shape", None) for x in returned]
     if shapes != [(_BATCH, outputs), (_BATCH, _TIME)]:
         raise InputError(f"config.model: {name} returns {shapes}; expected {expected}")

@@ -24,7 +24,7 @@ RUN_FILES = {
     "metrics.jsonl": "every figure, one JSON object a line",
     "tensorboard": "the same for tensorboard --logdir",
     "train.log": "what was printed, with times",
-    "predictions.jsonl": "one line for each test review",
+    "predictions.jsonl": "one line for each validation and test text",
     "reviews.jsonl": "the texts of some of them",
     "calibration.json": "the temperature that predictions are scaled by",
     "report.html": "where it fails, and whether its attention is faithful",
@@ -128,6 +128,10 @@ def _write_or_compare(folder: Path, settings: Mapping[str, Any]) -> None:
     found = read_json(file)
     if not isinstance(found, dict):
         raise InputError(f"{file} is damaged: expected the fields of a config")
+    if found.get("method") != settings.get("method"):
+        raise InputError(
+            f"run folder {folder} holds {_kind(found)}; expected an empty folder or one of {_kind(settings)}"
+        )
     wanted = flatten(json.loads(json.dumps(settings)))  # a tuple equals the list in the file
     differences = _differences(found, wanted)
     if differences and set(names) <= _BEFORE_TRAINING:
@@ -137,6 +141,11 @@ def _write_or_compare(folder: Path, settings: Mapping[str, Any]) -> None:
             f"run folder {folder} holds a run of another config; the fields differ: "
             + "; ".join(differences)
         )
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    method = settings.get("method")  # of a baseline or a blend
+    return f"the result of {method!r:.40}" if method else "a training run"
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from bahdanau_jax.data.dataset import Examples
 from bahdanau_jax.errors import InputError, one_line
 from bahdanau_jax.models.probabilities import probabilities
-from bahdanau_jax.runs.safe_files import parse_json, write_text
+from bahdanau_jax.runs.safe_files import parse_json, read_json, write_text
 
 SAMPLE = 1_000  # texts kept at random, the same ones for every run on a data set
 MISTAKES = 24  # most confident mistakes kept besides
@@ -108,6 +108,46 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
         np.array(rows, np.float32),
         np.array(words) if len(words) == len(ids) else None,
     )
+
+
+def check_same_data(first: str | Path, second: str | Path, *, validation: bool = False) -> None:
+    """Checks that two finished runs have the same classes and kept test texts.
+
+    Args:
+      first, second: the runs' folders.
+      validation: whether their validation texts must be the same, too.
+
+    Raises:
+      InputError: they differ, or a folder holds no finished run.
+    """
+    folders = [Path(first), Path(second)]
+    for folder in folders:
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} is not a run folder: it holds no config.json")
+        if not (folder / "result.json").is_file():
+            raise InputError(f"{folder} holds no finished run: it has no result.json")
+    results = [read_json(folder / "result.json") for folder in folders]
+    classes = [x.get("label_names") if isinstance(x, dict) else None for x in results]
+    if classes[0] != classes[1]:
+        raise InputError(
+            f"{first} and {second} have the classes {classes[0]} and {classes[1]}; expected the same"
+        )
+    digests = [_validation_digest(folder / "data.json") for folder in folders if validation]
+    texts = [read_reviews(folder) for folder in folders]
+    same_tests = all(texts[0][name] == texts[1][name] for name in texts[0].keys() & texts[1].keys())
+    if not same_tests or len({x for x in digests if x is not None}) > 1:
+        raise InputError(
+            f"{first} and {second} have different texts under the same ids; expected runs on the same "
+            "data (made-up texts also depend on config.seed)"
+        )
+
+
+def _validation_digest(file: Path) -> str | None:
+    """What a run's data.json says of its validation texts; None for a baseline, which has none."""
+    try:
+        return str(read_json(file)["validation"]["sha256"]) if file.is_file() else None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file} is damaged: expected the digest of validation") from error
 
 
 def choose_reviews(

@@ -127,6 +127,8 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return parse_json(read_small(Path(path)).decode("utf-8"))
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"{path} is damaged: expected JSON, {error}") from error
 

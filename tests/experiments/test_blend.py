@@ -100,7 +100,7 @@ def test_the_scales_are_those_of_a_logistic_regression_on_validation_alone(tmp_p
     "change, message",
     [
         (lambda text: text.replace('"test', '"tset', 1), "have different"),
-        (lambda text: text.replace('"label": 0', '"label": 1', 1), "have different classes"),
+        (lambda text: text.replace('"label": 0', '"label": 1', 1), "have different labels"),
         (lambda text: "", "holds no prediction of the split"),
     ],
 )
@@ -112,6 +112,65 @@ def test_runs_of_other_data_are_refused_before_the_folder_is_made(
     assert make(runs, tmp_path / "blend") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "blend").exists()
+
+
+@pytest.mark.parametrize(
+    "file, change, message",
+    [
+        ("result.json", lambda x: x | {"label_names": ["bad", "good"]}, "have the classes"),
+        (
+            "data.json",
+            lambda x: x | {"validation": {"sha256": "0"}},
+            "different texts under the same",
+        ),
+        ("data.json", lambda x: {}, "damaged: expected the digest of validation"),
+        ("result.json", None, "holds no finished run: it has no result.json"),
+        ("config.json", None, "is not a run folder: it holds no config.json"),
+    ],
+)
+def test_other_classes_or_texts_are_noticed(runs, tmp_path, capsys, file, change, message):
+    path = runs[1] / file
+    found = json.loads(path.read_text())
+    path.unlink()
+    if change:
+        path.write_text(json.dumps(change(found)))
+    assert make(runs, tmp_path / "blend") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "blend").exists()
+
+
+def test_other_test_texts_are_noticed_by_blend_and_report(runs, tmp_path, capsys):
+    path = runs[1] / "reviews.jsonl"
+    path.write_text(path.read_text().replace('"text": "', '"text": "not ', 1))
+    assert make(runs, tmp_path / "blend") == 2
+    assert report.main(["report", f"--workdir={runs[0]},{runs[1]}"]) == 2
+    assert capsys.readouterr().err.count("have different texts under the same ids") == 2
+
+
+def test_a_blend_is_no_run(runs, tmp_path, capsys):
+    folder = tmp_path / "blend"
+    assert make(runs, folder) == 0
+    assert make([runs[0], folder], tmp_path / "again") == 2
+    assert "holds a blend; expected the folder of a run" in capsys.readouterr().err
+    assert make(runs, runs[0]) == 2
+    message = capsys.readouterr().err
+    assert (
+        "holds a training run; expected an empty folder or one of the result of 'blend'" in message
+    )
+
+
+def test_runs_move_together_with_their_blend_and_another_run_is_noticed(runs, tmp_path):
+    folder, moved = tmp_path / "blend", tmp_path / "moved"
+    assert make(runs, folder) == 0
+    moved.mkdir()
+    for path in (*runs, folder):
+        path.rename(moved / path.name)
+    (before,) = load_predictor(moved / "blend")(["a dull film"])
+    assert np.isfinite(before.probabilities).all()
+    with open(moved / "two" / "predictions.jsonl", "a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="two holds other predictions than when it was blended"):
+        load_predictor(moved / "blend")
 
 
 def test_one_run_is_no_blend(runs, tmp_path, capsys):
@@ -127,7 +186,7 @@ def test_a_damaged_folder_is_named(runs, tmp_path):
     with pytest.raises(InputError, match=str(runs[1])):
         load_predictor(folder)
     (folder / "result.json").unlink()
-    with pytest.raises(InputError, match="expected a scale for each of the blend's 2 runs"):
+    with pytest.raises(InputError, match="expected scales and predictions_sha256 of the blend's 2"):
         load_predictor(folder)
 
 
