@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bahdanau_jax.data.tokenizer import split_words
     from bahdanau_jax.data.vocabulary import Vocabulary
     from bahdanau_jax.errors import DataNotFound, InputError
+    from bahdanau_jax.evaluation.blend_predictor import load_predictor
     from bahdanau_jax.evaluation.predictor import Prediction, Predictor
     from bahdanau_jax.layers.attention import BahdanauAttention, Memory
     from bahdanau_jax.layers.attention_functions import additive_attention, masked_softmax
@@ -42,6 +43,7 @@ __all__ = [
     "bilstm",
     "gru",
     "gru_step",
+    "load_predictor",
     "lstm",
     "lstm_implementation",
     "lstm_step",
@@ -68,6 +70,7 @@ _MODULES = {
     "bilstm": "layers.lstm_functions",
     "gru": "layers.gru_functions",
     "gru_step": "layers.gru_functions",
+    "load_predictor": "evaluation.blend_predictor",
     "lstm": "layers.lstm_functions",
     "lstm_implementation": "layers.recurrence",
     "lstm_step": "layers.lstm_functions",

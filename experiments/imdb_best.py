@@ -7,7 +7,7 @@ Commands (the first one makes the vectors that the second one starts from):
 
 Test accuracy 0.9289, mean of seeds 0, 1, 2 (0.9290, 0.9291, 0.9286; 95% interval of the mean over reviews
 0.9257 to 0.9319), validation 0.9379. NB-SVM alone (`baseline.py`): 0.9148; McNemar's p < 0.0001 for each
-seed. docs/accuracy.md lists what was tried and what each part gives.
+seed. docs/accuracy.md says what each part gives.
 
 37,739,778 parameters, 2.36 GB peak memory. 10 to 12 minutes (7 to 9 of training) on one core of an Intel
 Xeon (AVX-512) beside other work, and 12 min 40 s for the vectors. 2026-11-25.

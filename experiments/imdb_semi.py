@@ -12,7 +12,7 @@ Test accuracy 0.9352, mean of seeds 0, 1, 2 (0.9354, 0.9352, 0.9350; 95% interva
 `baseline.py` (0.9148) is below 0.0001 for each seed. docs/accuracy.md says what the parts give.
 
 71,294,212 parameters, 5.6 GB peak memory. 19 min 32 s (12 min 15 s of training) on two cores of an AMD EPYC
-(Zen 3), beside tests for a quarter of it. 2026-11-26.
+(Zen 3), with tests beside it for a quarter of the time. 2026-11-26.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ from experiments import imdb_best
 
 
 def get_config() -> ConfigDict:
-    """`imdb_best.py`'s config with more texts, epochs and longer n-grams."""
+    """`imdb_best.py`'s config with what docs/accuracy.md lists under "Unlabelled reviews"."""
     config = imdb_best.get_config()
     config.data.validation = "films"
     config.init_from = "runs/imdb_vectors"
