@@ -88,12 +88,14 @@ class BlendPredictor:
         file = Path(workdir).expanduser() / "result.json"
         runs = runs_of(workdir)
         result = read_json(file) if file.is_file() else {}
-        scales, digests = (result.get(name) for name in ("scales", "predictions_sha256"))
-        for found in (scales, digests):
-            if not isinstance(found, list) or len(found) != len(runs):
-                raise InputError(
-                    f"{file}: expected scales and predictions_sha256 of the blend's {len(runs)} runs"
-                )
+        try:
+            scales, digests = result["scales"], result["predictions_sha256"]
+            if not len(scales) == len(digests) == len(runs):
+                raise ValueError(f"{len(scales)} and {len(digests)}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{file}: expected scales and predictions_sha256 of the blend's {len(runs)} runs"
+            ) from error
         predictors = []
         for run, digest in zip(runs, digests, strict=True):
             try:
