@@ -6,9 +6,10 @@
 #   ./launch.sh ARGUMENTS          python -m experiments.run ARGUMENTS (see --help)
 #   ./launch.sh --retry[=N] ...    restart after a crash or preemption, at most N times (default 10)
 #   ./launch.sh --processes=N ...  train with N processes on this machine
-#   ./launch.sh test               run all tests on all cores
+#   ./launch.sh test               run the tests on all cores, without the longest
 #   ./launch.sh test --fast        leave out the tests marked slow: 2 minutes on two cores
-#   ./launch.sh test ARGUMENTS     pytest ARGUMENTS (also after --fast)
+#   ./launch.sh test --all         run the longest too, as CI does
+#   ./launch.sh test ARGUMENTS     pytest ARGUMENTS (also after --fast and --all)
 #
 # Works from any directory. Relative paths in ARGUMENTS start at the current directory.
 set -euo pipefail
@@ -36,8 +37,11 @@ main() {
         if [[ ${1:-} == --fast ]]; then
             shift
             set -- "${parallel[@]}" -m "not slow" "$@"
+        elif [[ ${1:-} == --all ]]; then
+            shift
+            set -- "${parallel[@]}" "$@"
         elif [[ $# -eq 0 ]]; then
-            set -- "${parallel[@]}"
+            set -- "${parallel[@]}" -m "not long"
         fi
         exec "$python" -m pytest "$@"
     fi

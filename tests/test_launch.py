@@ -279,7 +279,9 @@ ALL_CORES = "--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope
     "arguments, passed_on",
     [
         (["-k", "a or b"], "-k a or b"),
-        ([], ALL_CORES),
+        ([], f"{ALL_CORES} -m not long"),
+        (["--all"], ALL_CORES),
+        (["--all", "--lf"], f"{ALL_CORES} --lf"),
         (["--fast"], f"{ALL_CORES} -m not slow"),
         (["--fast", "-k", "a or b"], f"{ALL_CORES} -m not slow -k a or b"),
     ],

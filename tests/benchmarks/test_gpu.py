@@ -7,6 +7,7 @@ import sys
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_measures_a_row_and_says_what_fails(tmp_path):
     out = tmp_path / "gpu.json"

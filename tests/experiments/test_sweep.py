@@ -275,6 +275,7 @@ def test_finished_runs_are_not_run_again(capsys, tmp_path, no_process):
     assert (tmp_path / "sweep.md").read_text() in capsys.readouterr().out
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_sweep_with_a_run_that_fails(capfd, tmp_path, monkeypatch):
     nowhere = {"data.source": "tfds", "data.name": "nowhere", "data.data_dir": str(tmp_path)}

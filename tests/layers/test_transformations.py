@@ -152,6 +152,7 @@ def scanned(layer, a, v):
     }
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("transformations", [derivatives, mapped, scanned])
 def test_transformations_equal_those_of_plain_jax_in_float64(transformations):

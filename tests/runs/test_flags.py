@@ -73,6 +73,7 @@ def test_checks_change_no_bit_of_a_training(tiny_run, tmp_path):
     assert found.read_bytes() == want.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_training_without_jit(tiny_run, tmp_path):
     config = config_of(tiny_run)

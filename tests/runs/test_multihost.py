@@ -21,7 +21,7 @@ from bahdanau_jax.runs import multihost
 from bahdanau_jax.training import train
 from experiments import imdb_tiny, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]  # trains, or compiles for long
+pytestmark = pytest.mark.slow  # trains, or compiles for long
 
 ROOT = Path(run.__file__).parent.parent
 KUBEFLOW = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
@@ -104,6 +104,7 @@ def alone(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_pair_equals_one_process_and_resumes_after_a_kill_and_a_signal(alone, tmp_path):
     workdir = tmp_path / "run"
@@ -139,6 +140,7 @@ def test_a_pair_equals_one_process_and_resumes_after_a_kill_and_a_signal(alone, 
     assert losses(workdir) == pytest.approx(losses(alone), abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_pair_resumes_from_the_checkpoints_of_one_process_though_the_newest_is_damaged(
     alone, tmp_path
 ):

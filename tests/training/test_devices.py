@@ -51,6 +51,7 @@ def in_process(code, *arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_number_of_devices_does_not_change_a_run(tmp_path):
     said = in_process(RUN, str(tmp_path / "two"))

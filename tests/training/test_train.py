@@ -200,6 +200,7 @@ def with_ngrams_config():
     return config
 
 
+@pytest.mark.long
 def test_a_network_with_ngrams_goes_on_to_the_same_bits_and_predicts_from_its_folder(
     tmp_path, monkeypatch
 ):
@@ -320,6 +321,7 @@ def test_after_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(finished
     assert (run / "checkpoints" / "12.damaged").is_dir()
 
 
+@pytest.mark.long
 def test_a_full_disk_during_a_save_keeps_the_last_good_checkpoint(finished, tmp_path):
     run = copy_without_result(finished[0], tmp_path / "run")
     shutil.rmtree(run / "checkpoints" / "12")
