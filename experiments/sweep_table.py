@@ -11,7 +11,7 @@ import numpy as np
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.significance import bootstrap_interval, mcnemar, mean_interval, spread
 from bahdanau_jax.runs.console import format_seconds
-from bahdanau_jax.runs.predictions import Predictions, read_predictions
+from bahdanau_jax.runs.predictions import Predictions, read_predictions, same_reviews
 from bahdanau_jax.runs.safe_files import read_json, write_text
 
 
@@ -87,11 +87,6 @@ def read_finished(workdir: str | Path) -> Finished:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} is damaged ({type(error).__name__}: {error})") from error
-
-
-def same_reviews(first: Predictions, second: Predictions) -> bool:
-    """Whether two runs predicted the same reviews in the same order."""
-    return first.ids == second.ids and np.array_equal(first.labels, second.labels)
 
 
 def make_row(

@@ -1,5 +1,6 @@
 """A blend of finished runs as a function, as `Predictor` is one of a single run."""
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -68,7 +69,8 @@ class BlendPredictor:
     """
 
     def __init__(self, predictors: Sequence[Predictor], scales: Sequence[float]):
-        self.predictors, self.scales = list(predictors), np.asarray(scales, np.float64)
+        self.predictors = [copy.copy(predictor) for predictor in predictors]
+        self.scales = np.asarray(scales, np.float64)
         self.label_names = self.predictors[0].label_names
         for predictor in self.predictors:
             if predictor.label_names != self.label_names:

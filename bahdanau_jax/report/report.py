@@ -24,7 +24,13 @@ from bahdanau_jax.report import figures, reviews
 from bahdanau_jax.report.run_data import Run, read_run
 from bahdanau_jax.report.template import template
 from bahdanau_jax.runs.parse_config import flatten
-from bahdanau_jax.runs.predictions import SAMPLE, Predictions, check_same_data, read_predictions
+from bahdanau_jax.runs.predictions import (
+    SAMPLE,
+    Predictions,
+    check_same_data,
+    read_predictions,
+    same_reviews,
+)
 from bahdanau_jax.runs.safe_files import write_text
 
 LENGTH_GROUPS = 5
@@ -57,7 +63,7 @@ def make_report(
     runs = [read_run(folder, name) for folder, name in zip(folders, names, strict=True)]
     for run in runs[1:]:
         check_same_data(runs[0].folder, run.folder)
-        if run.test.ids != runs[0].test.ids or (run.test.labels != runs[0].test.labels).any():
+        if not same_reviews(run.test, runs[0].test):
             raise InputError(
                 f"{run.folder} and {runs[0].folder} were tested on different reviews; expected "
                 "runs on the same data"

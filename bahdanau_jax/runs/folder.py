@@ -128,14 +128,14 @@ def _write_or_compare(folder: Path, settings: Mapping[str, Any]) -> None:
     found = read_json(file)
     if not isinstance(found, dict):
         raise InputError(f"{file} is damaged: expected the fields of a config")
-    if found.get("method") != settings.get("method"):
-        raise InputError(
-            f"run folder {folder} holds {_kind(found)}; expected an empty folder or one of {_kind(settings)}"
-        )
     wanted = flatten(json.loads(json.dumps(settings)))  # a tuple equals the list in the file
     differences = _differences(found, wanted)
     if differences and set(names) <= _BEFORE_TRAINING:
         write_json(file, settings)
+    elif found.get("method") != settings.get("method"):
+        raise InputError(
+            f"run folder {folder} holds {_kind(found)}; expected an empty folder or one of {_kind(settings)}"
+        )
     elif differences:
         raise InputError(
             f"run folder {folder} holds a run of another config; the fields differ: "

@@ -110,6 +110,11 @@ def read_predictions(workdir: str | Path, split: str = "test") -> Predictions:
     )
 
 
+def same_reviews(first: Predictions, second: Predictions) -> bool:
+    """Whether two runs predicted the same reviews in the same order."""
+    return first.ids == second.ids and np.array_equal(first.labels, second.labels)
+
+
 def check_same_data(first: str | Path, second: str | Path, *, validation: bool = False) -> None:
     """Checks that two finished runs have the same classes and kept test texts.
 

@@ -159,6 +159,13 @@ def test_a_blend_is_no_run(runs, tmp_path, capsys):
     )
 
 
+def test_the_config_of_a_run_that_never_began_makes_way(runs, tmp_path):
+    folder = tmp_path / "blend"
+    folder.mkdir()
+    shutil.copy(runs[0] / "config.json", folder)
+    assert make(runs, folder) == 0 and runs_of(folder) == runs
+
+
 def test_runs_move_together_with_their_blend_and_another_run_is_noticed(runs, tmp_path):
     folder, moved = tmp_path / "blend", tmp_path / "moved"
     assert make(runs, folder) == 0
