@@ -157,11 +157,11 @@ def test_rounding_is_to_nearest_even_and_keeps_nan_and_what_lies_behind():
         bfloat16.widen(back, to, n)
 
     random = np.random.default_rng(0)
-    bits = random.integers(0, 1 << 32, 1000, np.uint32)
+    bits = random.integers(0, 1 << 32, 1008, np.uint32)  # whole vectors, which `narrow` reads
     bits[:500] = bits[:500] & 0xFFFF0000 | 0x8000  # halfway between two
     bits[:4] = 0x7F800000, 0xFFFFFFFF, 0x7F800001, 0x7F7FFFFF  # infinity, two NaN, the largest
     source, n = bits.view(np.float32), 997
-    to, back = np.full(1000, 7, ml_dtypes.bfloat16), np.ones(1000, np.float32)
+    to, back = np.full(1008, 7, ml_dtypes.bfloat16), np.ones(1008, np.float32)
     run(to.ctypes.data, back.ctypes.data, source.ctypes.data, n)
     with np.errstate(invalid="ignore"):
         want = source[:n].astype(ml_dtypes.bfloat16)
