@@ -28,6 +28,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
 )
 from bahdanau_jax.layers.cpu_kernel.vectors import (
     add,
+    add_rows,
     allocate,
     copy,
     multiply,
@@ -78,10 +79,14 @@ def flush(job, d, m, tables, acc, gradient):
         product(job, m, acc, g_table, job.packed_t + panel * gate_rows * ROW_BYTES, gate_rows)
         for i in range(m):
             at = acc + i * ROW_BYTES
-            if job.scale:
-                multiply(at, at, peek(scale_table + 8 * i) + 4 * p * PANEL, width)
             to = peek(d_x_table + 8 * i) + job.itemsize * p * PANEL
-            if d == 0 or job.d_x_second:
+            factor, first = peek(scale_table + 8 * i) + 4 * p * PANEL, d == 0 or job.d_x_second
+            if job.scale and first and not job.bfloat16:
+                multiply(to, at, factor, width)
+                continue
+            if job.scale:
+                multiply(at, at, factor, width)
+            if first:
                 write(job, to, at, width)
             elif job.bfloat16:
                 narrow(at, at, width)  # as where the other direction has its own buffer
@@ -99,8 +104,7 @@ def flush(job, d, m, tables, acc, gradient):
         h_table = pair_table
     for j in range(HP // LANES):
         at, panel = gradient + j * (F + H + 1) * ROW_BYTES, d_gates + j * ROW_BYTES
-        for i in range(m):
-            add(at + (F + H) * ROW_BYTES, panel + i * g_stride, PANEL)
+        add_rows(at + (F + H) * ROW_BYTES, panel, g_stride, m)
         if job.bfloat16:
             pair_rows(panel, g_stride, g_table, panel - peek(g_table), even, PANEL)
         product_transposed(job, F, at, x_table, panel, g_stride, panel_rows(job, m))
@@ -179,6 +183,9 @@ def bahdanau_backward_part(address, part):
                 poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
                 d_out = job.d_out + job.itemsize * H * ((b * T + t) * D + d)
                 send_for(d_out + job.itemsize * H * D * ahead, job.itemsize * H)
+                send_for(
+                    record + (i - n) * r_bytes, r_bytes
+                )  # of the next step, if as many rows are real
                 to = d_gates + (m + i) * g_bytes
                 if job.bfloat16:
                     widen(to, d_out, H)

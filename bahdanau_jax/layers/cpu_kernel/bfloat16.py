@@ -12,6 +12,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     apart,
     emit_fma,
+    emit_load,
     emit_splat,
     emit_store,
     emits,
@@ -64,30 +65,49 @@ def _rounded(b, value):
     return b.select(is_nan, b.or_(bits, _each(1 << 22)), nearest)
 
 
+def _narrowed(b, value):
+    return b.trunc(b.lshr(_rounded(b, value), _each(16)), _half_ir)
+
+
+def _widened(b, halves):
+    return b.bitcast(b.shl(b.zext(halves, ivec_ir), _each(16)), vec_ir)
+
+
 def _first(b, n):
     """The mask of the first n lanes."""
     lanes = ir.Constant(ivec_ir, list(range(int(LANES))))
     return b.icmp_signed("<", lanes, emit_splat(b, b.trunc(n, i32_ir)))
 
 
+@emits(vec, i64)
+def load_bfloat16(b, address):
+    """Reads LANES bfloat16 as float32."""
+    return _widened(b, emit_load(b, address, _half_ir, 2))
+
+
 @emits(vec, i64, i64)
-def load_bfloat16(b, address, n):
+def load_first(b, address, n):
     """Reads the first n of LANES bfloat16 as float32, with zeros behind them."""
     kinds = [_POINTER, i32_ir, _MASK, _half_ir]
     fn = external(b, f"llvm.masked.load.v{LANES}i16.p0", _half_ir, kinds)
     zeros = ir.Constant(_half_ir, [0] * int(LANES))
     pointer = b.inttoptr(address, _POINTER)
-    halves = b.call(fn, [pointer, ir.Constant(i32_ir, 2), _first(b, n), zeros])
-    return b.bitcast(b.shl(b.zext(halves, ivec_ir), _each(16)), vec_ir)
+    return _widened(b, b.call(fn, [pointer, ir.Constant(i32_ir, 2), _first(b, n), zeros]))
+
+
+@emits(types.void, i64, vec)
+def store_bfloat16(b, address, value):
+    """Rounds LANES float32 and writes them."""
+    emit_store(b, address, _narrowed(b, value), 2)
 
 
 @emits(types.void, i64, vec, i64)
-def store_bfloat16(b, address, value, n):
+def store_first(b, address, value, n):
     """Rounds the first n of LANES float32 and writes them."""
     kinds = [_half_ir, _POINTER, i32_ir, _MASK]
     fn = external(b, f"llvm.masked.store.v{LANES}i16.p0", ir.VoidType(), kinds)
-    halves = b.trunc(b.lshr(_rounded(b, value), _each(16)), _half_ir)
-    b.call(fn, [halves, b.inttoptr(address, _POINTER), ir.Constant(i32_ir, 2), _first(b, n)])
+    pointer = b.inttoptr(address, _POINTER)
+    b.call(fn, [_narrowed(b, value), pointer, ir.Constant(i32_ir, 2), _first(b, n)])
 
 
 @emits(types.void, i64, vec, vec)
@@ -102,25 +122,34 @@ def store_bfloat16_pairs(b, address, first, second):
 def widen(to, source, n):
     """Writes n bfloat16 as float32, and zeros behind them up to a whole vector."""
     apart()
-    for k in range(0, n, LANES):
-        store(to + 4 * k, load_bfloat16(source + 2 * k, n - k))
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store(to + 4 * k, load_bfloat16(source + 2 * k))
+    if whole < n:
+        store(to + 4 * whole, load_first(source + 2 * whole, n - whole))
 
 
 @njit
 def narrow(to, source, n):
     """Rounds n float32 to bfloat16. Reads whole vectors. `to` may be `source`."""
     apart()
-    for k in range(0, n, LANES):
-        store_bfloat16(to + 2 * k, load(source + 4 * k), n - k)
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store_bfloat16(to + 2 * k, load(source + 4 * k))
+    if whole < n:
+        store_first(to + 2 * whole, load(source + 4 * whole), n - whole)
 
 
 @njit
 def add_bfloat16(to, source, n):
     """Adds n bfloat16, as `vectors.add` adds float32."""
     apart()
-    for k in range(0, n, LANES):
-        total = load_bfloat16(to + 2 * k, n - k) + load_bfloat16(source + 2 * k, n - k)
-        store_bfloat16(to + 2 * k, total, n - k)
+    whole = n // LANES * LANES
+    for k in range(0, whole, LANES):
+        store_bfloat16(to + 2 * k, load_bfloat16(to + 2 * k) + load_bfloat16(source + 2 * k))
+    if whole < n:
+        at, rest = to + 2 * whole, n - whole
+        store_first(at, load_first(at, rest) + load_first(source + 2 * whole, rest), rest)
 
 
 @njit

@@ -78,6 +78,7 @@ NEXT, DONE, HOLDERS, X, W, BIAS, QUERY, RECORDS, OUT, D_X = (
 JOB_BYTES = np.int64(8 * len(FIELDS))
 EXECUTE = 3
 L2_BYTES = 1 << 20  # of a core, about: 256 KB to 2 MB
+L3_BYTES = 1 << 24  # that a process gets, about
 LINUX = sys.platform.startswith("linux")
 
 
@@ -233,6 +234,7 @@ def handle(frame):
     threads = threads_of(frame)
     weight_bytes = (F + H + 1) * 16 * HP
     job.ahead = weight_bytes > L2_BYTES
+    job.away = record_bytes(job) * D * B * T > L3_BYTES
     split(job, threads, weight_bytes)
     P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))

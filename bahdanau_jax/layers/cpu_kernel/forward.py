@@ -1,4 +1,7 @@
-"""The forward pass. A part walks through time with only the rows that are real, so padding costs nothing."""
+"""The forward pass. A part walks through time with only the rows that are real, so padding costs nothing.
+
+A row has two outputs in turn: a step reads one and writes the other.
+"""
 
 from bahdanau_jax.layers.cpu_kernel.bfloat16 import narrow
 from bahdanau_jax.layers.cpu_kernel.build import free, library_function, memset, njit
@@ -8,6 +11,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     job_at,
     load_input,
     panel_rows,
+    record,
     record_bytes,
     record_start,
     write,
@@ -17,6 +21,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     LANES,
     ROW_BYTES,
     apart,
+    fence,
     fma,
     load,
     peek,
@@ -62,27 +67,27 @@ def bahdanau_forward_part(address, part):
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
     x_bytes, h_bytes, row_bytes = 4 * (F + LANES), 4 * HP, job.itemsize * H
     r_bytes = record_bytes(job)
-    scratch = allocate(R * (24 + x_bytes + 4 * h_bytes + ROW_BYTES))
+    scratch = allocate(R * (48 + x_bytes + 4 * h_bytes + ROW_BYTES))
     x = scratch
-    h = x + R * x_bytes
-    c = h + R * h_bytes
-    new_h = c + R * h_bytes
-    h_bfloat16 = new_h + R * h_bytes
+    c = x + R * x_bytes
+    h = c + R * h_bytes  # two a row
+    h_bfloat16 = h + 2 * R * h_bytes
     acc = h_bfloat16 + R * h_bytes
     active = acc + R * ROW_BYTES
-    x_table = active + 8 * R
-    h_table = x_table + 8 * R
+    x_table, h_table, old_table, new_table, states = (
+        active + 8 * R, active + 16 * R, active + 24 * R, active + 32 * R, active + 40 * R
+    )  # fmt: skip
     for r in range(R):
         poke(x_table + 8 * r, x + r * x_bytes)
         zero(x + r * x_bytes, F + LANES)
 
     for d in range(first_direction, end_direction):
-        record = record_start(job, d, group)
+        records = record_start(job, d, group)
+        zero(c, 3 * R * HP)
         for r in range(R):
-            start = 4 * H * (d * job.batch + peek(rows + 8 * r))
-            zero(h + r * h_bytes, HP)
-            zero(c + r * h_bytes, HP)
-            copy(h + r * h_bytes, job.h0 + start, H)
+            start, at = 4 * H * (d * job.batch + peek(rows + 8 * r)), h + 2 * r * h_bytes
+            poke(states + 8 * r, at)
+            copy(at, job.h0 + start, H)
             copy(c + r * h_bytes, job.c0 + start, H)
         backwards = (d == 1) != (job.reverse != 0)
         ahead = -1 if backwards else 1
@@ -97,12 +102,16 @@ def bahdanau_forward_part(address, part):
             for i in range(n):
                 r = peek(active + 8 * i)
                 load_input(job, d, peek(rows + 8 * r), t, ahead, x + i * x_bytes)
-                poke(h_table + 8 * i, h + r * h_bytes)
+                old = peek(states + 8 * r)
+                new = 2 * h + (4 * r + 1) * h_bytes - old
+                poke(states + 8 * r, new)
+                poke(old_table + 8 * i, old)
+                poke(new_table + 8 * i, new)
+                poke(h_table + 8 * i, old)
                 if job.bfloat16:
-                    narrow(
-                        x + i * x_bytes, x + i * x_bytes, F + F % 2
-                    )  # a 0 completes the last pair
-                    narrow(h_bfloat16 + i * h_bytes, h + r * h_bytes, HP)
+                    at = x + i * x_bytes
+                    narrow(at, at, F + F % 2)  # a 0 completes the last pair
+                    narrow(h_bfloat16 + i * h_bytes, old, HP)
                     poke(h_table + 8 * i, h_bfloat16 + i * h_bytes)
             for j in range(0, HP, LANES):
                 gate_sums(job, d, j, n, x_table, h_table, acc)
@@ -114,25 +123,25 @@ def bahdanau_forward_part(address, part):
                     cell = load(at)
                     new_cell = fma(gate_f, cell, gate_i * gate_g)
                     store(at, new_cell)
-                    store(new_h + i * h_bytes + 4 * j, gate_o * tanh(new_cell))
+                    store(peek(new_table + 8 * i) + 4 * j, gate_o * tanh(new_cell))
                     if job.save:
-                        at = record + i * r_bytes + 16 * j
-                        store(at, gate_i)
-                        store(at + 4 * LANES, gate_f)
-                        store(at + 8 * LANES, gate_g)
-                        store(at + 12 * LANES, gate_o)
-                        store(record + i * r_bytes + 4 * h_bytes + 4 * j, cell)
+                        at = records + i * r_bytes + 16 * j
+                        record(job, at, gate_i)
+                        record(job, at + 4 * LANES, gate_f)
+                        record(job, at + 8 * LANES, gate_g)
+                        record(job, at + 12 * LANES, gate_o)
+                        at = records + i * r_bytes + 4 * (h_bytes + j)
+                        record(job, at, cell)
+                        record(job, at + h_bytes, load(peek(old_table + 8 * i) + 4 * j))
             for i in range(n):
-                r = peek(active + 8 * i)
-                if job.save:
-                    copy(record + 5 * h_bytes, h + r * h_bytes, HP)
-                    record += r_bytes
-                copy(h + r * h_bytes, new_h + i * h_bytes, HP)
-                to = job.out + row_bytes * ((peek(rows + 8 * r) * T + t) * D + d)
-                write(job, to, new_h + i * h_bytes, H)
+                b = peek(rows + 8 * peek(active + 8 * i))
+                to = job.out + row_bytes * ((b * T + t) * D + d)
+                write(job, to, peek(new_table + 8 * i), H)
+            records += n * r_bytes
         for r in range(R):
             start = 4 * H * (d * job.batch + peek(rows + 8 * r))
-            copy(job.h + start, h + r * h_bytes, H)
+            copy(job.h + start, peek(states + 8 * r), H)
             copy(job.c + start, c + r * h_bytes, H)
+    fence()
     free(scratch)
     return 0

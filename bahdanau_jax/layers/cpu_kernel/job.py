@@ -16,6 +16,8 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     peek,
     peek8,
     poke,
+    store,
+    store_past_caches,
 )
 from bahdanau_jax.layers.cpu_kernel.vectors import (
     copy,
@@ -24,11 +26,12 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
 )
 
 FIELDS = """next done holders parts kind groups
-  batch time features hidden padded directions reverse save lookup vocabulary int16 bfloat16 itemsize ahead
+  batch time features hidden padded directions reverse save lookup vocabulary int16 bfloat16 itemsize ahead away
   x mask scale w u  bias h0 c0  query scorer  records d_out d_h d_c
   out h c  d_x d_w d_u d_bias d_h0 d_c0
   packed packed_t packed_bias column_scales gradients d_x_second counts group_size group_start rows""".split()
 # `ahead`: whether products prefetch weights, which pays where they do not fit into a core's L2 cache.
+# `away`: whether records are stored past the caches, which pays where they do not fit into the L3 cache.
 FORWARD, BACKWARD, PREDICT, ATTENTION = (np.int64(n) for n in range(4))  # kinds
 # Of 4 bytes, or of itemsize 2 with bfloat16: x, w, u and out, and the gradients of these. Others have 4.
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
@@ -101,6 +104,15 @@ def record_bytes(job):
     Without it the old outputs of many records would share few sets of the L1 cache.
     """
     return 24 * job.padded + 64
+
+
+@njit
+def record(job, at, value):
+    """Stores a part of a record."""
+    if job.away:
+        store_past_caches(at, value)
+    else:
+        store(at, value)
 
 
 @njit

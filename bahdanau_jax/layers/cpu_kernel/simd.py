@@ -146,6 +146,19 @@ def store(b, address, value):
     emit_store(b, address, value)
 
 
+@emits(types.void, i64, vec)
+def store_past_caches(b, address, value):
+    """Stores what is not read soon; the address is a multiple of the vector's size. Needs a `fence` after."""
+    to = b.store(value, _pointer(b, address, value.type), align=int(4 * LANES))
+    to.set_metadata("nontemporal", b.module.add_metadata([ir.Constant(i32_ir, 1)]))
+
+
+@emits(types.void)
+def fence(b):
+    """Lets other threads see everything that this one stored."""
+    b.fence("seq_cst")
+
+
 @emits(f32, i64)
 def loadf(b, address):
     return emit_load(b, address, f32_ir)

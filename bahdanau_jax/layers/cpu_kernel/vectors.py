@@ -88,6 +88,22 @@ def add(to, source, n):
 
 
 @njit
+def add_rows(to, source, stride, rows):
+    """Adds rows of four vectors to the one at `to`."""
+    apart()
+    first, second = load(to), load(to + 4 * LANES)
+    third, fourth = load(to + 8 * LANES), load(to + 12 * LANES)
+    for r in range(rows):
+        at = source + r * stride
+        first, second = first + load(at), second + load(at + 4 * LANES)
+        third, fourth = third + load(at + 8 * LANES), fourth + load(at + 12 * LANES)
+    store(to, first)
+    store(to + 4 * LANES, second)
+    store(to + 8 * LANES, third)
+    store(to + 12 * LANES, fourth)
+
+
+@njit
 def multiply(to, source, factor, n):
     apart()
     whole = n // LANES * LANES
