@@ -163,10 +163,10 @@ class Worker:
     def layer(
         self, batch: int, length: int, features: int, hidden: int, at_least_seconds: float
     ) -> float:
-        """Seconds forward and backward through one BiLSTM: the median of as many runs as fit.
+        """Seconds forward and backward through one BiLSTM: the median of as many runs as fit, at least three.
 
-        Warms up for half that time, since a virtual machine's cores need a moment after the process has
-        waited for its turn.
+        Warms up for half that time, two runs at least, since a virtual machine needs a moment to give cores
+        and memory back to a process that has waited for its turn.
         """
         shape = (batch, length, features, hidden)
         if self._layer[0] != shape:
@@ -175,13 +175,17 @@ class Worker:
             inputs = rng.standard_normal((batch, length, features), np.float32)
             options = CONTENDERS[self._name].options
             self._layer = (shape, self._module.make_layer(hidden, inputs, **options))
-        begun, seconds = time.perf_counter(), []
-        while not seconds or time.perf_counter() - begun < 1.5 * at_least_seconds:
-            started = time.perf_counter()
-            self._layer[1]()
-            if started - begun >= 0.5 * at_least_seconds:
-                seconds.append(time.perf_counter() - started)
-        return median(seconds)
+
+        def runs(at_least: int, seconds: float) -> list[float]:
+            begun, taken = time.perf_counter(), []
+            while len(taken) < at_least or time.perf_counter() - begun < seconds:
+                started = time.perf_counter()
+                self._layer[1]()
+                taken.append(time.perf_counter() - started)
+            return taken
+
+        runs(2, 0.5 * at_least_seconds)
+        return median(runs(3, at_least_seconds))
 
     def rate(self) -> float:
         """GFLOP/s of one of RATES."""

@@ -172,17 +172,19 @@ def tile_flops_per_second(times: int = 2_000_000) -> Callable[[], float]:
     """Returns a function that measures the CPU kernel's register tile on all cores, in their L1 caches."""
     import numba
 
-    from bahdanau_jax.layers.cpu_kernel.product import DEPTH, bahdanau_product
+    from bahdanau_jax.layers.cpu_kernel.product import any_tile
     from bahdanau_jax.layers.cpu_kernel.simd import PANEL, ROW_BYTES, TILE_ROWS
+
+    depth, tile = 128, any_tile()
 
     @numba.njit(nogil=True)
     def run(times, acc, rows, b):
         for _ in range(times):
-            bahdanau_product(TILE_ROWS, acc, ROW_BYTES, rows, b, ROW_BYTES, DEPTH, 0)
+            tile(TILE_ROWS, acc, ROW_BYTES, rows, 0, b, ROW_BYTES, depth)
 
     def one_core(times: int) -> None:
-        sums, b = np.zeros((TILE_ROWS, PANEL), np.float32), np.zeros((DEPTH, PANEL), np.float32)
-        a = np.zeros((TILE_ROWS, DEPTH), np.float32)
+        sums, b = np.zeros((TILE_ROWS, PANEL), np.float32), np.zeros((depth, PANEL), np.float32)
+        a = np.zeros((TILE_ROWS, depth), np.float32)
         rows = np.array([row.ctypes.data for row in a])
         run(times, sums.ctypes.data, rows.ctypes.data, b.ctypes.data)
 
@@ -192,7 +194,7 @@ def tile_flops_per_second(times: int = 2_000_000) -> Callable[[], float]:
         begun = time.perf_counter()
         with ThreadPoolExecutor(threads()) as pool:
             list(pool.map(one_core, [times] * threads()))
-        flops = 2 * TILE_ROWS * int(PANEL) * DEPTH * times * threads()
+        flops = 2 * TILE_ROWS * int(PANEL) * depth * times * threads()
         return flops / (time.perf_counter() - begun)
 
     return measure

@@ -41,7 +41,8 @@ FLOAT32, INT16, BFLOAT16 = (
     (emit_madd, i32_ir, ivec_ir),
     (emit_dot, i32_ir, vec_ir),
 )
-DEPTH = 128  # rows of a weight panel that stay in the L1 cache while the tiles pass over them
+# Rows of a weight panel that stay in the L1 cache, of 32 KB or more, while the tiles pass over them.
+DEPTH = (1 << 14) // ROW_BYTES
 
 
 def _tile(rows, transposed=False, factors=FLOAT32, started=False):
