@@ -27,8 +27,8 @@ Sections:
 
 All contenders build the same network and read the same reviews, each in its own process. They take turns in
 rounds, so the machine's drift affects all of them. Everything is compiled and run once before it is timed.
-Setting "huge" starts all of them with GLIBC_TUNABLES=glibc.malloc.hugetlb=1. In setting "plain", ours runs
-both ways, since launch.sh starts it with huge pages.
+Setting "huge" starts all of them with the GLIBC_TUNABLES that launch.sh sets: huge pages, and freed memory is
+kept. In setting "plain", ours runs both ways.
 
 Reads IMDB from TFDS_DATA_DIR, or makes up reviews of similar lengths. The processes together take about 16 GB
 of memory; --peers=... takes less.
@@ -60,7 +60,7 @@ from benchmarks.data import read_reviews
 from benchmarks.network import Sizes
 from benchmarks.plot import draw, show_tables
 from benchmarks.records import HUGE, PLAIN, Record, write_records
-from benchmarks.worker import HUGE_PAGES, ROOT, Child, environment_of
+from benchmarks.worker import ROOT, TUNABLES, Child, environment_of
 from experiments.command import command, parse_flags
 
 SECTIONS = (*sections.TRAINING, "predict", *sections.LAYER)
@@ -175,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": environment.commit(),
         "data": description,
-        "settings": {HUGE: f"GLIBC_TUNABLES={HUGE_PAGES}", PLAIN: "no tunables"},
+        "settings": {HUGE: f"GLIBC_TUNABLES={TUNABLES}", PLAIN: "no tunables"},
         "scale": dataclasses.asdict(scale) | {"quick": asked.quick, "buckets": buckets},
         "missing": missing,
         "failures": [],

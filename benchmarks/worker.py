@@ -21,7 +21,11 @@ from benchmarks.data import Reviews, pad
 from benchmarks.network import Sizes
 
 ROOT = Path(__file__).resolve().parent.parent
-HUGE_PAGES = "glibc.malloc.hugetlb=1"
+# As launch.sh sets it: huge pages, and up to 1 GB of freed memory is kept.
+TUNABLES = ":".join(
+    f"glibc.malloc.{setting}"
+    for setting in ("hugetlb=1", "mmap_max=0", "trim_threshold=1073741824", "arena_max=1")
+)
 
 
 class ChildFailed(Exception):
@@ -31,8 +35,8 @@ class ChildFailed(Exception):
 def environment_of(name: str, *, huge_pages: bool, cache: Path) -> dict[str, str]:
     """The environment of the contender's process; of ours, as launch.sh sets it."""
     env = dict(os.environ, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
-    tunables = [x for x in env.pop("GLIBC_TUNABLES", "").split(":") if x and "hugetlb" not in x]
-    tunables += [HUGE_PAGES] * huge_pages
+    tunables = [x for x in env.pop("GLIBC_TUNABLES", "").split(":") if x and "malloc" not in x]
+    tunables += [TUNABLES] * huge_pages
     if tunables:
         env["GLIBC_TUNABLES"] = ":".join(tunables)
     # Peers run as they come, without a compilation cache. Ours starts with an empty one.

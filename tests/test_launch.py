@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.worker import TUNABLES
+
 ROOT = Path(__file__).parent.parent
 TOOLS = "bash env dirname cksum mktemp rm cat grep getconf sh sleep mkdir cp chmod".split()
 
@@ -301,14 +303,15 @@ def test_it_works_without_a_home_folder(machine):
     assert machine.calls() == [machine.pip(), "-P -m experiments.run --help"]
 
 
-def test_huge_pages_are_added_to_existing_glibc_settings(machine):
+def test_malloc_is_set_up_beside_existing_glibc_settings(machine):
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("this system has no glibc")
-    ours = "glibc.malloc.hugetlb=1"
+    ours = TUNABLES  # those of the benchmark
     for before, after in {
         "": ours,
         "glibc.malloc.check=1": f"glibc.malloc.check=1:{ours}",
-        "glibc.malloc.hugetlb=0": "glibc.malloc.hugetlb=0",
+        "glibc.malloc.hugetlb=0": ours.replace("hugetlb=1", "hugetlb=0"),
+        ours: ours,
     }.items():
         environment = {"GLIBC_TUNABLES": before} if before else {}
         done = machine.launch("--help", **environment)
