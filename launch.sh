@@ -235,7 +235,7 @@ find_accelerator() {
 }
 
 # Puts large arrays into huge pages, and keeps up to 1 GB of freed memory for the next step (glibc on Linux):
-# pages fresh from the system cost up to a sixth of a training step. What is set already stays.
+# pages fresh from the system cost about a tenth of a training step. What is set already stays.
 set_up_malloc() {
     [[ $(getconf GNU_LIBC_VERSION 2>/dev/null || true) == glibc* ]] || return 0
     local setting before=${GLIBC_TUNABLES:-}

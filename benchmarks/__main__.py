@@ -156,7 +156,11 @@ def main(argv: Sequence[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out={out} cannot be made: {error.strerror or error}") from error
-    pythons = {"keras-tensorflow": asked.tensorflow_python}
+    pythons = {
+        name: asked.tensorflow_python
+        for name, contender in CONTENDERS.items()
+        if contender.keras_backend == "tensorflow"
+    }
     peers, missing = [], []
     for peer in dict.fromkeys(asked.peers):
         if installed(peer, pythons.get(peer, sys.executable)):

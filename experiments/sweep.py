@@ -12,7 +12,7 @@
 
 Everything is checked before the first run. Rerun the same command to resume: finished runs are kept, failed
 ones are tried again. The tables are written after each run. Runs inherit the environment. On CPUs,
-set GLIBC_TUNABLES to what launch.sh prints: training is then 7 to 16% faster.
+set GLIBC_TUNABLES to what launch.sh prints: training is then about a tenth faster.
 
 Exit codes: 0 all runs finished, 1 some failed (the tables say why), 2 wrong flags or input, 130 interrupted.
 """
