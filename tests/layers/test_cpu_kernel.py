@@ -1,7 +1,11 @@
-"""The CPU kernel on CPUs other than this machine's: registers and memory pages."""
+"""The CPU kernel: registers and memory pages of CPUs other than this machine's, and large records."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from bahdanau_jax import bilstm
 from bahdanau_jax.layers.cpu_kernel import ffi, simd
 
 
@@ -25,3 +29,27 @@ def test_huge_pages_are_asked_for_whole_pages_inside_the_buffer(monkeypatch, pag
     assert start % page == length % page == 0
     assert address <= start < address + page
     assert address + size - page < start + length <= address + size
+
+
+def test_records_larger_than_the_l3_cache_give_the_same_gradients():
+    """They are stored past the caches; see `Job.away`."""
+    batch, time, features, hidden = 64, 100, 4, 64
+    assert batch * time * 2 * 24 * hidden > ffi.L3_BYTES
+    random = np.random.default_rng(0)
+    shapes = (batch, time, features), (2, features, 4 * hidden), (2, hidden, 4 * hidden)
+    x, kernel, recurrent_kernel = (
+        random.normal(size=shape).astype(np.float32) / np.sqrt(shape[1]) for shape in shapes
+    )
+    bias = np.zeros((2, 4 * hidden), np.float32)
+    mask = random.random((batch, time)) < 0.9
+
+    def gradients(implementation):
+        def loss(*arguments):
+            outputs, _ = bilstm(*arguments, mask=mask, implementation=implementation)
+            return jnp.sum(outputs**2)
+
+        return jax.jit(jax.grad(loss, (0, 1, 2, 3)))(x, kernel, recurrent_kernel, bias)
+
+    for ours, scans in zip(gradients("native"), gradients("scan"), strict=True):
+        error = np.linalg.norm(ours - scans) / np.linalg.norm(scans)
+        assert error < 1e-5

@@ -183,9 +183,8 @@ def bahdanau_backward_part(address, part):
                 poke(scale_table + 8 * (m + i), job.scale + 4 * F * (d * job.batch + b))
                 d_out = job.d_out + job.itemsize * H * ((b * T + t) * D + d)
                 send_for(d_out + job.itemsize * H * D * ahead, job.itemsize * H)
-                send_for(
-                    record + (i - n) * r_bytes, r_bytes
-                )  # of the next step, if as many rows are real
+                # Of the next step, if as many rows are real.
+                send_for(record + (i - n) * r_bytes, r_bytes)
                 to = d_gates + (m + i) * g_bytes
                 if job.bfloat16:
                     widen(to, d_out, H)

@@ -234,7 +234,8 @@ def handle(frame):
     threads = threads_of(frame)
     weight_bytes = (F + H + 1) * 16 * HP
     job.ahead = weight_bytes > L2_BYTES
-    job.away = record_bytes(job) * D * B * T > L3_BYTES
+    # XLA's buffers begin at a multiple of 64; a store past the caches must.
+    job.away = record_bytes(job) * D * B * T > L3_BYTES and job.records % 64 == 0
     split(job, threads, weight_bytes)
     P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))
