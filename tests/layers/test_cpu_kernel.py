@@ -1,4 +1,4 @@
-"""The CPU kernel: registers and memory pages of CPUs other than this machine's, and large records."""
+"""The CPU kernel: registers and memory pages of CPUs other than this machine's, and large sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -33,10 +33,15 @@ def test_huge_pages_are_asked_for_whole_pages_inside_the_buffer(monkeypatch, pag
 
 
 @pytest.mark.skipif(cpu_kernel.obstacle() is not None, reason="the CPU kernel does not run here")
-def test_records_larger_than_the_l3_cache_give_the_same_gradients():
-    """They are stored past the caches; see `Job.away`."""
-    batch, time, features, hidden = 64, 100, 4, 64
-    assert batch * time * 2 * 24 * hidden > ffi.L3_BYTES
+@pytest.mark.parametrize(
+    "batch, time, features, hidden",
+    [(64, 100, 4, 64), (7, 6, 70, 263)],
+    ids=["records-larger-than-L3", "weights-larger-than-L2"],
+)
+def test_large_sizes_give_the_same_gradients(batch, time, features, hidden):
+    """Large records are stored past the caches. All threads pack large weights, and sum their gradients."""
+    record_bytes, weight_bytes = 24 * hidden, 16 * hidden * (features + hidden)
+    assert batch * time * 2 * record_bytes > ffi.L3_BYTES or weight_bytes > ffi.L2_BYTES
     random = np.random.default_rng(0)
     shapes = (batch, time, features), (2, features, 4 * hidden), (2, hidden, 4 * hidden)
     x, kernel, recurrent_kernel = (

@@ -6,7 +6,7 @@ shares the rows among the cores. It is written with numba, so it needs no compil
 its foreign function interface (FFI), without Python and without copies.
 
 - product.py has the register-blocked product.
-- job.py describes a call, plan.py splits it into parts, packing.py reorders weights.
+- job.py describes a call, plan.py splits it into parts, packing.py reorders weights and sums gradients.
 - forward.py and backward.py compute a layer in training, predict.py in prediction, attention.py the
   attention of a prediction.
 - simd.py has the vector instructions, vectors.py what is built on them, bfloat16.py both for bfloat16.

@@ -28,16 +28,20 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     BACKWARD,
     FIELDS,
     FORWARD,
+    PACK,
+    PACK_TRANSPOSED,
     PREDICT,
+    SUM,
     job_at,
     record_bytes,
 )
 from bahdanau_jax.layers.cpu_kernel.packing import (
-    pack,
-    pack_pairs,
-    pack_transposed,
-    sum_gradients,
-    sum_inputs,
+    bahdanau_pack_part,
+    bahdanau_pack_transposed_part,
+    bahdanau_sum_part,
+    blocks_of,
+    pack_bias,
+    panels_of,
 )
 from bahdanau_jax.layers.cpu_kernel.plan import plan, split
 from bahdanau_jax.layers.cpu_kernel.predict import bahdanau_predict_part
@@ -53,9 +57,7 @@ from bahdanau_jax.layers.cpu_kernel.simd import (
     poke32,
     symbol_address,
 )
-from bahdanau_jax.layers.cpu_kernel.vectors import (
-    allocate,
-)
+from bahdanau_jax.layers.cpu_kernel.vectors import allocate, copy
 
 # Offsets in XLA_FFI_CallFrame
 EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULT_COUNT, RESULTS, ATTRIBUTES = (
@@ -103,8 +105,14 @@ def bahdanau_work(address):
             bahdanau_backward_part(address, part)
         elif job.kind == PREDICT:
             bahdanau_predict_part(address, part)
-        else:
+        elif job.kind == ATTENTION:
             bahdanau_attention_part(address, part)
+        elif job.kind == PACK:
+            bahdanau_pack_part(address, part)
+        elif job.kind == PACK_TRANSPOSED:
+            bahdanau_pack_transposed_part(address, part)
+        else:
+            bahdanau_sum_part(address, part)
         atomic_add(address + DONE, 1)
     release(address)
     return 0
@@ -194,6 +202,17 @@ def run_parts(frame, address, threads):
         usleep(types.uint32(20))  # a helper still runs its last part
 
 
+@njit
+def run_beside(frame, address, kind, parts, threads):
+    """Runs parts of another kind on a copy of the job. A helper that comes late finds none left there."""
+    beside = allocate(JOB_BYTES)
+    copy(beside, address, JOB_BYTES // 4)
+    job = job_at(beside)
+    job.kind, job.parts = kind, parts
+    run_parts(frame, beside, threads)
+    release(beside)
+
+
 @compiled(1)
 def handle(frame):
     """Serves one XLA_FFI_CallFrame: plans the call, runs its parts and waits for the helpers."""
@@ -237,6 +256,8 @@ def handle(frame):
     # XLA's buffers begin at a multiple of 64; a store past the caches must.
     job.away = record_bytes(job) * D * B * T > L3_BYTES and job.records % 64 == 0
     split(job, threads, weight_bytes)
+    # Threads that pack weights and sum gradients: small ones are not worth waking a thread.
+    packers = threads if weight_bytes > L2_BYTES else i64(1)
     P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))
     job.group_size = job.counts + 8 * P
@@ -248,25 +269,22 @@ def handle(frame):
         if job.parts > job.groups:
             job.d_x_second = allocate(job.itemsize * B * T * F)
             huge_pages(job.d_x_second, job.itemsize * B * T * F)
-        columns = (F + PANEL - 1) // PANEL + (H + PANEL - 1) // PANEL
-        job.packed = job.packed_t = allocate(D * columns * 4 * HP * ROW_BYTES)
+        job.packed = job.packed_t = allocate(D * panels_of(job) * 4 * HP * ROW_BYTES)
         job.gradients = allocate(P * D * weight_bytes)
-        pack_transposed(job)
+        run_beside(frame, address, PACK_TRANSPOSED, D * panels_of(job), packers)
     else:
         job.packed = allocate(D * (weight_bytes + 32 * HP))
         job.packed_bias = job.packed + D * (F + H) * 16 * HP
         job.column_scales = job.packed_bias + D * 16 * HP
-        if job.int16 or job.bfloat16:
-            pack_pairs(job)
-        else:
-            pack(job)
+        pack_bias(job)
+        run_beside(frame, address, PACK, D * blocks_of(job), packers)
 
     run_parts(frame, address, threads)
     if job.kind == BACKWARD:
-        sum_gradients(job)
+        texts = B if job.d_x_second else i64(0)
+        run_beside(frame, address, SUM, D * blocks_of(job) + texts, packers)
         free(job.gradients)
         if job.d_x_second:
-            sum_inputs(job)
             free(job.d_x_second)
     free(job.packed)
     free(job.counts)

@@ -32,7 +32,9 @@ FIELDS = """next done holders parts kind groups
   packed packed_t packed_bias column_scales gradients d_x_second counts group_size group_start rows""".split()
 # `ahead`: whether products prefetch weights, which pays where they do not fit into a core's L2 cache.
 # `away`: whether records are stored past the caches, which pays where they do not fit into the L3 cache.
-FORWARD, BACKWARD, PREDICT, ATTENTION = (np.int64(n) for n in range(4))  # kinds
+FORWARD, BACKWARD, PREDICT, ATTENTION, PACK, PACK_TRANSPOSED, SUM = (
+    np.int64(n) for n in range(7)
+)  # kinds
 # Of 4 bytes, or of itemsize 2 with bfloat16: x, w, u and out, and the gradients of these. Others have 4.
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
 Job = numba.from_dtype(JOB)

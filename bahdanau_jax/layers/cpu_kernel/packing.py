@@ -1,8 +1,8 @@
 """Reorders weights for the products, and sums the gradients that parts computed separately."""
 
 from bahdanau_jax.layers.cpu_kernel.bfloat16 import add_bfloat16, store_bfloat16_pairs, widen
-from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, njit
-from bahdanau_jax.layers.cpu_kernel.job import write
+from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, library_function, njit
+from bahdanau_jax.layers.cpu_kernel.job import job_at, panel_rows, write
 from bahdanau_jax.layers.cpu_kernel.simd import (
     INT16_ONE,
     LANES,
@@ -26,6 +26,18 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
     copy,
     zero,
 )
+
+
+@njit
+def blocks_of(job):
+    """The number of blocks of weights in a direction: each has the four gates of LANES units."""
+    return job.padded // LANES
+
+
+@njit
+def panels_of(job):
+    """The number of panels of transposed weights in a direction: those of inputs, then those of states."""
+    return (job.features + PANEL - 1) // PANEL + (job.hidden + PANEL - 1) // PANEL
 
 
 @njit
@@ -64,19 +76,15 @@ def pack_bias(job):
 
 
 @njit
-def pack(job):
-    """Writes weights and bias in the order in which the forward products read them."""
-    apart()
-    spare = allocate(4 * LANES)
-    to = job.packed
-    for d in range(job.directions):
-        for j in range(0, job.padded, LANES):
-            for k in range(job.features + job.hidden):
-                for g in range(4):
-                    store(to, columns(job, weight_row(job, d, k), j, g, spare))
-                    to += 4 * LANES
-    free(spare)
-    pack_bias(job)
+def pack(job, block, spare):
+    """Writes a block of weights in the order in which the forward products read them."""
+    K = job.features + job.hidden
+    d, j = block // blocks_of(job), block % blocks_of(job) * LANES
+    to = job.packed + block * K * ROW_BYTES
+    for k in range(K):
+        for g in range(4):
+            store(to, columns(job, weight_row(job, d, k), j, g, spare))
+            to += 4 * LANES
 
 
 @njit
@@ -95,99 +103,112 @@ def column_units(job, d, j, g, spare):
 
 
 @njit
-def pack_pairs(job):
-    """Writes the weights, two of a column side by side, and the bias. int16 also has scales of columns."""
-    apart()
+def pack_pairs(job, block, spare):
+    """Writes a block of weights, two of a column side by side. int16 also has scales of columns."""
     F, K = job.features, job.features + job.hidden
-    spare = allocate(4 * LANES)
-    to = job.packed
-    for d in range(job.directions):
-        for j in range(0, job.padded, LANES):
-            for g in range(4):
-                unit = splat(f32(1.0))
-                if job.int16:
-                    unit = column_units(job, d, j, g, spare)
-                    scales = job.column_scales + 16 * (d * job.padded + j) + 4 * g * LANES
-                    store(scales, unit / splat(INT16_ONE))
-                at, k = to + 4 * g * LANES, i64(0)
-                while k < K:
-                    first = columns(job, weight_row(job, d, k), j, g, spare) / unit
-                    second = splat(f32(0.0))
-                    if k != F - 1 and k != K - 1:  # pairs do not mix inputs and states
-                        k += 1
-                        second = columns(job, weight_row(job, d, k), j, g, spare) / unit
-                    if job.int16:
-                        store_pairs(at, first, second)
-                    else:
-                        store_bfloat16_pairs(at, first, second)
-                    at, k = at + ROW_BYTES, k + 1
-            to += ((F + 1) // 2 + (job.hidden + 1) // 2) * ROW_BYTES
-    free(spare)
-    pack_bias(job)
-
-
-@njit
-def pack_transposed(job):
-    """Writes the transposed weights in the order in which the backward products read them."""
-    apart()
-    F, H, HP, D = job.features, job.hidden, job.padded, job.directions
-    to = job.packed_t
-    for d in range(D):
-        for which in range(2):
-            size = F if which == 0 else H
-            source = weight_row(job, d, 0 if which == 0 else F)
-            for p in range(0, size, PANEL):
-                width = min(PANEL, size - p)
-                for j in range(0, HP, LANES):
-                    for g in range(4):
-                        for k in range(j, j + LANES):
-                            second = job.bfloat16 * (k % 2)  # of a pair
-                            if not second:
-                                zero(to, PANEL)
-                            for column in range(width if k < H else 0):
-                                at = source + job.itemsize * ((p + column) * 4 * H + g * H + k)
-                                if job.bfloat16:
-                                    poke16(to + 4 * column + 2 * second, peek16(at))
-                                else:
-                                    storef(to + 4 * column, loadf(at))
-                            if second or not job.bfloat16:
-                                to += ROW_BYTES
-
-
-@njit
-def sum_gradients(job):
-    """Sums the groups' weight gradients in a fixed order and writes them in the caller's layout."""
-    apart()
-    F, H, HP, D = job.features, job.hidden, job.padded, job.directions
-    size = (F + H + 1) * 16 * HP
-    for group in range(1, job.groups):
-        add(job.gradients, job.gradients + group * D * size, D * size // 4)
-    at = job.gradients
-    for d in range(D):
-        for j in range(0, HP, LANES):
-            width = min(LANES, H - j)
-            for k in range(F + H + 1):
-                if k < F:
-                    row = job.d_w + 4 * job.itemsize * H * (d * F + k)
-                else:
-                    row = job.d_u + 4 * job.itemsize * H * (d * H + k - F)
-                for g in range(4):
-                    if k < F + H:
-                        write(job, row + job.itemsize * (g * H + j), at, width)
-                    else:
-                        copy(job.d_bias + 4 * (4 * H * d + g * H + j), at, width)
-                    at += 4 * LANES
-
-
-@njit
-def sum_inputs(job):
-    """Adds the second direction's input gradient, if it was computed in its own buffer."""
-    apart()
-    F = job.features
-    for n in range(job.batch * job.time):
-        if peek8(job.mask + n):
-            to, other = job.d_x + job.itemsize * F * n, job.d_x_second + job.itemsize * F * n
-            if job.bfloat16:
-                add_bfloat16(to, other, F)
+    d, j = block // blocks_of(job), block % blocks_of(job) * LANES
+    to = job.packed + block * ((F + 1) // 2 + (job.hidden + 1) // 2) * ROW_BYTES
+    for g in range(4):
+        unit = splat(f32(1.0))
+        if job.int16:
+            unit = column_units(job, d, j, g, spare)
+            scales = job.column_scales + 16 * (d * job.padded + j) + 4 * g * LANES
+            store(scales, unit / splat(INT16_ONE))
+        at, k = to + 4 * g * LANES, i64(0)
+        while k < K:
+            first = columns(job, weight_row(job, d, k), j, g, spare) / unit
+            second = splat(f32(0.0))
+            if k != F - 1 and k != K - 1:  # pairs do not mix inputs and states
+                k += 1
+                second = columns(job, weight_row(job, d, k), j, g, spare) / unit
+            if job.int16:
+                store_pairs(at, first, second)
             else:
-                add(to, other, F)
+                store_bfloat16_pairs(at, first, second)
+            at, k = at + ROW_BYTES, k + 1
+
+
+@library_function(2)
+def bahdanau_pack_part(address, part):
+    """Packs a block of weights: the four gates of LANES units in a direction."""
+    job = job_at(address)
+    spare = allocate(4 * LANES)
+    if job.int16 or job.bfloat16:
+        pack_pairs(job, part, spare)
+    else:
+        pack(job, part, spare)
+    free(spare)
+    return 0
+
+
+@library_function(2)
+def bahdanau_pack_transposed_part(address, part):
+    """Writes a panel of transposed weights in the order in which the backward products read them."""
+    job = job_at(address)
+    F, H, HP, panels = job.features, job.hidden, job.padded, panels_of(job)
+    d, first = part // panels, part % panels * PANEL
+    end = F
+    if first >= F:  # behind the panels of inputs
+        first, end = first + F - (F + PANEL - 1) // PANEL * PANEL, F + H
+    source, width = weight_row(job, d, first), min(PANEL, end - first)
+    to, rows = job.packed_t + part * panel_rows(job, 4 * HP) * ROW_BYTES, panel_rows(job, LANES)
+    for j in range(0, HP, LANES):
+        for g in range(4):
+            zero(to, rows * PANEL)
+            # All that a cache line holds of a column is read at once.
+            for column in range(width):
+                at = source + job.itemsize * (column * 4 * H + g * H + j)
+                for k in range(min(LANES, H - j)):
+                    if job.bfloat16:
+                        row = to + k // 2 * ROW_BYTES + 2 * (k % 2)
+                        poke16(row + 4 * column, peek16(at + 2 * k))
+                    else:
+                        storef(to + k * ROW_BYTES + 4 * column, loadf(at + 4 * k))
+            to += rows * ROW_BYTES
+    return 0
+
+
+@njit
+def sum_inputs(job, b):
+    """Adds the second direction's input gradient of a text."""
+    apart()
+    row_bytes = job.itemsize * job.features
+    for n in range(b * job.time, (b + 1) * job.time):
+        if peek8(job.mask + n):
+            to, other = job.d_x + row_bytes * n, job.d_x_second + row_bytes * n
+            if job.bfloat16:
+                add_bfloat16(to, other, job.features)
+            else:
+                add(to, other, job.features)
+
+
+@library_function(2)
+def bahdanau_sum_part(address, part):
+    """Sums the groups' gradients of a block of weights in a fixed order, in the caller's layout.
+
+    A part behind the last block is a text: its input gradients of both directions are added, if they were
+    computed apart.
+    """
+    job = job_at(address)
+    F, H, D, blocks = job.features, job.hidden, job.directions, blocks_of(job)
+    if part >= D * blocks:
+        sum_inputs(job, part - D * blocks)
+        return 0
+    d, j = part // blocks, part % blocks * LANES
+    size = (F + H + 1) * ROW_BYTES
+    at = job.gradients + part * size
+    for group in range(1, job.groups):
+        add(at, at + group * D * blocks * size, size // 4)
+    width = min(LANES, H - j)
+    for k in range(F + H + 1):
+        if k < F:
+            row = job.d_w + 4 * job.itemsize * H * (d * F + k)
+        else:
+            row = job.d_u + 4 * job.itemsize * H * (d * H + k - F)
+        for g in range(4):
+            if k < F + H:
+                write(job, row + job.itemsize * (g * H + j), at, width)
+            else:
+                copy(job.d_bias + 4 * (4 * H * d + g * H + j), at, width)
+            at += 4 * LANES
+    return 0
