@@ -257,7 +257,8 @@ def _result(result: Mapping[str, Any], folder: Path) -> list[RenderableType]:
     pairs = {"time": took}
     if result["steps"] is not None:  # None for what is not trained in steps, as a baseline
         epochs = _number(result.get("epochs"), "g")
-        pairs["steps"] = f"{result['steps']:,} in {epochs} epochs, seed {result['seed']}"
+        epochs += " epoch" if epochs == "1" else " epochs"
+        pairs["steps"] = f"{result['steps']:,} in {epochs}, seed {result['seed']}"
     if result.get("perplexities"):  # of a language model
         pairs["perplexity"] = f"{_number(result['perplexities'][-1], '.1f')} on validation"
     pairs |= {"parameters": f"{result['parameters']:,}", "run folder": str(folder)}

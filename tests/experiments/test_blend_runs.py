@@ -36,6 +36,7 @@ def make(runs, workdir):
     return blend.main(["blend", f"--runs={','.join(map(str, runs))}", f"--workdir={workdir}"])
 
 
+@pytest.mark.slow
 def test_the_folder_predicts_as_it_was_measured(runs, tmp_path):
     folder = tmp_path / "blend"
     assert make(runs, folder) == 0

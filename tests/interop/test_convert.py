@@ -40,6 +40,7 @@ def run(layers, x, mask):
     return x, h, c
 
 
+@pytest.mark.slow
 def test_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     torch.manual_seed(0)
@@ -178,6 +179,7 @@ def test_weights_of_another_network_are_refused():
         convert.classifier_from_keras([[layers[0][0][1:]], *layers[1:]], make())
 
 
+@pytest.mark.slow
 def test_keras_files(keras_model, keras_file, tmp_path):
     weights_file = tmp_path / "notebook.weights.h5"
     keras_model.save_weights(weights_file)
@@ -232,6 +234,7 @@ def test_the_comparison_finds_a_wrong_weight(keras_model):
     assert convert_check.difference_from_keras(layers, model) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_command(keras_model, keras_file, tmp_path, capsys):
     pytest.importorskip("torch", reason="PyTorch is not installed")
 

@@ -204,6 +204,7 @@ def test_equals_the_usual_keras_layer():
     np.testing.assert_allclose(ours_grad, theirs_grad, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_equals_pytorch_under_a_mask():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     attention, query, keys, mask = make(8)

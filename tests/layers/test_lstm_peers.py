@@ -80,6 +80,7 @@ def test_equals_keras_under_masks(pattern):
         np.testing.assert_allclose(mine, grad, atol=1e-4, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["all", "behind"])
 def test_equals_pytorch(pattern):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")

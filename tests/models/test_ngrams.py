@@ -102,6 +102,7 @@ def test_what_is_fitted_tells_the_classes_apart(classes):
     assert right > 190
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_unlabelled", [False, True])
 def test_it_is_what_scikit_learn_s_parts_make_of_the_same_words(with_unlabelled):
     from scipy.sparse import csr_array

@@ -45,6 +45,7 @@ def test_texts_of_few_or_no_words(predictor, text, expected):
         page.encode()
 
 
+@pytest.mark.slow
 def test_of_a_long_text_only_what_the_model_reads_is_sent_back(predictor):
     text = " ".join(f"word{i}" for i in range(100_000))
     for page in answer.answers({"a": predictor, "b": predictor}, text):

@@ -56,6 +56,7 @@ def test_a_changed_missing_or_repeated_line_is_noticed(tiny_run, tmp_path, chang
     assert found.startswith("metrics.jsonl") and expected in found
 
 
+@pytest.mark.slow
 def test_other_arrays_and_predictions_are_noticed(tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     predictions = (tmp_path / "run" / "predictions.jsonl").read_text()
@@ -87,6 +88,7 @@ def test_wrong_flags_are_refused(tmp_path, capsys):
     assert "did you mean --kills" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_log_shows_the_start_and_the_final_evaluation(tiny_run):
     log = (tiny_run / "train.log").read_text()
     assert log.count(STARTED) == log.count(EVALUATING) == 1

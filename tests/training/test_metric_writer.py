@@ -198,6 +198,7 @@ def test_tensorflow_is_not_imported_even_where_it_is_installed(killed):
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.slow
 def test_a_killed_run_can_go_on(killed):
     workdir, _ = killed
     record(workdir, [15], resume_step=10)

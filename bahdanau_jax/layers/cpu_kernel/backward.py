@@ -37,7 +37,9 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
     zero,
 )
 
-GATHER = 128  # (row, step) pairs per product that forms the gradients of inputs and weights
+# (row, step) pairs per product that forms the gradients of inputs and weights. Twice as many halve the passes
+# over gradients that do not fit into the L2 cache.
+GATHER = 128
 
 
 @njit
@@ -120,7 +122,8 @@ def bahdanau_backward_part(address, part):
     first_direction, end_direction = directions_of(job, part)
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
-    M = GATHER + R  # room for the gathered pairs
+    gather = GATHER * (1 + job.ahead)
+    M = gather + R  # room for the gathered pairs
     x_bytes, h_bytes, r_bytes = 4 * (F + LANES), 4 * HP, record_bytes(job)
     g_bytes = (16 + 8 * job.bfloat16) * HP + 64  # of float32, and of the same in bfloat16 behind
     pair_bytes = job.bfloat16 * (h_bytes + 8)
@@ -206,7 +209,7 @@ def bahdanau_backward_part(address, part):
                     to = d_h + peek(active + 8 * i) * h_bytes + 4 * p * PANEL
                     copy(to, acc + i * ROW_BYTES, min(PANEL, H - p * PANEL))
             m += n
-            if m >= GATHER:
+            if m >= gather:
                 flush(job, d, m, tables, acc, gradient)
                 m = i64(0)
         if m:
