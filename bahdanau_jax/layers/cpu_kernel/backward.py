@@ -8,6 +8,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     job_at,
     load_input,
     panel_rows,
+    panels_of,
     record_bytes,
     record_start,
     write,
@@ -71,13 +72,13 @@ def flush(job, d, m, tables, acc, gradient):
     x_table, h_table, g_table, d_x_table, scale_table, pair_table = tables
     g_stride = peek(g_table + 8) - peek(g_table)
     d_gates = peek(g_table) - job.bfloat16 * 16 * HP
-    columns = (F + PANEL - 1) // PANEL
+    columns = panels_of(F)
     for p in range(columns):
         width = min(PANEL, F - p * PANEL)
         for i in range(m):
             zero(acc + i * ROW_BYTES, PANEL)
         gate_rows = panel_rows(job, 4 * HP)
-        panel = d * (columns + (H + PANEL - 1) // PANEL) + p
+        panel = d * (columns + panels_of(H)) + p
         product(job, m, acc, g_table, job.packed_t + panel * gate_rows * ROW_BYTES, gate_rows)
         for i in range(m):
             at = acc + i * ROW_BYTES
@@ -122,7 +123,7 @@ def bahdanau_backward_part(address, part):
     first_direction, end_direction = directions_of(job, part)
     R = peek(job.group_size + 8 * group)
     rows = job.rows + 8 * peek(job.group_start + 8 * group)
-    gather = GATHER * (1 + job.ahead)
+    gather = GATHER * (1 + job.large)
     M = gather + R  # room for the gathered pairs
     x_bytes, h_bytes, r_bytes = 4 * (F + LANES), 4 * HP, record_bytes(job)
     g_bytes = (16 + 8 * job.bfloat16) * HP + 64  # of float32, and of the same in bfloat16 behind
@@ -149,7 +150,7 @@ def bahdanau_backward_part(address, part):
             poke(pair_table + 8 * i, pair_table + 8 * M + i * h_bytes)
     poke(g_table + 8 * M, peek(g_table) + M * g_bytes)
     tables = (x_table, h_table, g_table, d_x_table, scale_table, pair_table)
-    columns, h_columns = (F + PANEL - 1) // PANEL, (H + PANEL - 1) // PANEL
+    columns, h_columns = panels_of(F), panels_of(H)
     gate_rows, row_bytes = panel_rows(job, 4 * HP), job.itemsize * F
 
     for d in range(first_direction, end_direction):

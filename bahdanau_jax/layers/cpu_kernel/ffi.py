@@ -33,6 +33,7 @@ from bahdanau_jax.layers.cpu_kernel.job import (
     PREDICT,
     SUM,
     job_at,
+    panels_of,
     record_bytes,
 )
 from bahdanau_jax.layers.cpu_kernel.packing import (
@@ -41,7 +42,6 @@ from bahdanau_jax.layers.cpu_kernel.packing import (
     bahdanau_sum_part,
     blocks_of,
     pack_bias,
-    panels_of,
 )
 from bahdanau_jax.layers.cpu_kernel.plan import plan, split
 from bahdanau_jax.layers.cpu_kernel.predict import bahdanau_predict_part
@@ -252,12 +252,11 @@ def handle(frame):
 
     threads = threads_of(frame)
     weight_bytes = (F + H + 1) * 16 * HP
-    job.ahead = weight_bytes > L2_BYTES
+    job.large = weight_bytes > L2_BYTES
     # XLA's buffers begin at a multiple of 64; a store past the caches must.
     job.away = record_bytes(job) * D * B * T > L3_BYTES and job.records % 64 == 0
     split(job, threads, weight_bytes)
-    # Threads that pack weights and sum gradients: small ones are not worth waking a thread.
-    packers = threads if weight_bytes > L2_BYTES else i64(1)
+    packers = threads if job.large else i64(1)  # small weights are not worth waking a thread
     P = job.groups
     job.counts = allocate(8 * (3 * P + B + P))
     job.group_size = job.counts + 8 * P
@@ -269,9 +268,10 @@ def handle(frame):
         if job.parts > job.groups:
             job.d_x_second = allocate(job.itemsize * B * T * F)
             huge_pages(job.d_x_second, job.itemsize * B * T * F)
-        job.packed = job.packed_t = allocate(D * panels_of(job) * 4 * HP * ROW_BYTES)
+        panels = D * (panels_of(F) + panels_of(H))
+        job.packed = job.packed_t = allocate(panels * 4 * HP * ROW_BYTES)
         job.gradients = allocate(P * D * weight_bytes)
-        run_beside(frame, address, PACK_TRANSPOSED, D * panels_of(job), packers)
+        run_beside(frame, address, PACK_TRANSPOSED, panels, packers)
     else:
         job.packed = allocate(D * (weight_bytes + 32 * HP))
         job.packed_bias = job.packed + D * (F + H) * 16 * HP

@@ -12,6 +12,7 @@ from numba.extending import intrinsic
 from bahdanau_jax.layers.cpu_kernel.bfloat16 import narrow, widen
 from bahdanau_jax.layers.cpu_kernel.build import i64, njit
 from bahdanau_jax.layers.cpu_kernel.simd import (
+    PANEL,
     apart,
     peek,
     peek8,
@@ -26,15 +27,15 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
 )
 
 FIELDS = """next done holders parts kind groups
-  batch time features hidden padded directions reverse save lookup vocabulary int16 bfloat16 itemsize ahead away
+  batch time features hidden padded directions reverse save lookup vocabulary int16 bfloat16 itemsize large away
   x mask scale w u  bias h0 c0  query scorer  records d_out d_h d_c
   out h c  d_x d_w d_u d_bias d_h0 d_c0
   packed packed_t packed_bias column_scales gradients d_x_second counts group_size group_start rows""".split()
-# `ahead`: whether products prefetch weights, which pays where they do not fit into a core's L2 cache.
+# `large`: whether the weights do not fit into a core's L2 cache. Then products prefetch them, their gradients
+# are formed from more steps at once, and all threads share in packing them and in summing their gradients.
 # `away`: whether records are stored past the caches, which pays where they do not fit into the L3 cache.
-FORWARD, BACKWARD, PREDICT, ATTENTION, PACK, PACK_TRANSPOSED, SUM = (
-    np.int64(n) for n in range(7)
-)  # kinds
+# Kinds of jobs:
+FORWARD, BACKWARD, PREDICT, ATTENTION, PACK, PACK_TRANSPOSED, SUM = (np.int64(n) for n in range(7))
 # Of 4 bytes, or of itemsize 2 with bfloat16: x, w, u and out, and the gradients of these. Others have 4.
 JOB = np.dtype([(name, np.int64) for name in FIELDS])
 Job = numba.from_dtype(JOB)
@@ -97,6 +98,12 @@ def write(job, to, source, n):
 def panel_rows(job, n):
     """The number of rows that n factors take in a panel of weights: two bfloat16 share one."""
     return (n + job.bfloat16) >> job.bfloat16
+
+
+@njit
+def panels_of(size):
+    """The number of panels that `size` columns of transposed weights fill."""
+    return (size + PANEL - 1) // PANEL
 
 
 @njit

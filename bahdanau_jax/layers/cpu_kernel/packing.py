@@ -2,7 +2,7 @@
 
 from bahdanau_jax.layers.cpu_kernel.bfloat16 import add_bfloat16, store_bfloat16_pairs, widen
 from bahdanau_jax.layers.cpu_kernel.build import f32, free, i64, library_function, njit
-from bahdanau_jax.layers.cpu_kernel.job import job_at, panel_rows, write
+from bahdanau_jax.layers.cpu_kernel.job import job_at, panel_rows, panels_of, write
 from bahdanau_jax.layers.cpu_kernel.simd import (
     INT16_ONE,
     LANES,
@@ -32,12 +32,6 @@ from bahdanau_jax.layers.cpu_kernel.vectors import (
 def blocks_of(job):
     """The number of blocks of weights in a direction: each has the four gates of LANES units."""
     return job.padded // LANES
-
-
-@njit
-def panels_of(job):
-    """The number of panels of transposed weights in a direction: those of inputs, then those of states."""
-    return (job.features + PANEL - 1) // PANEL + (job.hidden + PANEL - 1) // PANEL
 
 
 @njit
@@ -145,11 +139,11 @@ def bahdanau_pack_part(address, part):
 def bahdanau_pack_transposed_part(address, part):
     """Writes a panel of transposed weights in the order in which the backward products read them."""
     job = job_at(address)
-    F, H, HP, panels = job.features, job.hidden, job.padded, panels_of(job)
-    d, first = part // panels, part % panels * PANEL
-    end = F
-    if first >= F:  # behind the panels of inputs
-        first, end = first + F - (F + PANEL - 1) // PANEL * PANEL, F + H
+    F, H, HP = job.features, job.hidden, job.padded
+    panels = panels_of(F) + panels_of(H)  # of inputs, then of states
+    d, first, end = part // panels, part % panels * PANEL, F
+    if first >= F:
+        first, end = first + F - panels_of(F) * PANEL, F + H
     source, width = weight_row(job, d, first), min(PANEL, end - first)
     to, rows = job.packed_t + part * panel_rows(job, 4 * HP) * ROW_BYTES, panel_rows(job, LANES)
     for j in range(0, HP, LANES):

@@ -105,10 +105,10 @@ def float32_units(job, d, j, n, x_table, h_table, c_table, new_table, acc, acc_t
     starts, offset, stride, k = x_table, 4 * j, 4 * H, i64(0)
     if not job.lookup or H > DEPTH:
         start_sums(job, d, j, n, x_table, acc, False)
-        bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F, job.ahead)
+        bahdanau_product(n, acc, ROW_BYTES, x_table, weights, ROW_BYTES, F, job.large)
         k = (H - 1) // DEPTH * DEPTH
         bahdanau_product(
-            n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, k, job.ahead
+            n, acc, ROW_BYTES, h_table, weights + F * ROW_BYTES, ROW_BYTES, k, job.large
         )
         starts, offset, stride = acc_table, i64(0), GATE
     weights += (F + k) * ROW_BYTES

@@ -209,7 +209,7 @@ _product_transposed, _product_transposed_bfloat16 = (
 def bahdanau_product(rows, acc, acc_stride, table, b, b_stride, depth, ahead):
     """acc[r, :PANEL] += a[r, :depth] @ b[:depth, :PANEL]; `table` holds the addresses of a's rows.
 
-    `ahead` is 1 if the weights, of which b is a panel, do not fit into the L2 cache; see `Job.ahead`.
+    `ahead` is 1 if the weights, of which b is a panel, do not fit into the L2 cache; see `Job.large`.
     """
     apart()
     if ahead and rows > 4 * TILE_ROWS:  # among fewer tiles the prefetches would be in the way
@@ -257,7 +257,7 @@ def product(job, rows, acc, table, b, depth):
     if job.bfloat16:
         bahdanau_product_bfloat16(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth)
     else:
-        bahdanau_product(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth, job.ahead)
+        bahdanau_product(rows, acc, ROW_BYTES, table, b, ROW_BYTES, depth, job.large)
 
 
 @njit
