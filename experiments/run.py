@@ -85,8 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own and refuses unparsed ones
 
     # Imported late: --help and a misspelt flag need not wait for JAX.
-    errors, multihost, preemption, run = _import_training(config)
+    environment, errors, multihost, preemption, run = _import_training(config)
     try:
+        environment.dispatch_in_turn()
         multihost.join(*joining)
         with multihost.told_when_one_is_gone():
             run(config, workdir)
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import_training(config: ConfigDict):
-    """Imports JAX and returns the modules `errors`, `multihost`, `preemption` and the function that runs.
+    """Imports JAX and returns the modules that `main` needs, and the function that runs.
 
     Ctrl-C ends the program at once meanwhile. Inside an import it would get lost in a callback or end in a
     traceback.
@@ -130,7 +131,7 @@ def _import_training(config: ConfigDict):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         from bahdanau_jax import errors
-        from bahdanau_jax.runs import multihost, preemption
+        from bahdanau_jax.runs import environment, multihost, preemption
 
         if config.get("task") == "seq2seq":
             from bahdanau_jax.training.seq2seq import train_seq2seq as run
@@ -143,7 +144,7 @@ def _import_training(config: ConfigDict):
     finally:
         if ours:
             signal.signal(signal.SIGINT, handler)
-    return errors, multihost, preemption, run
+    return environment, errors, multihost, preemption, run
 
 
 def _joined() -> bool:

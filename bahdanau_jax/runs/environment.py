@@ -97,6 +97,14 @@ def use_compilation_cache() -> str:
     return folder
 
 
+def dispatch_in_turn() -> None:
+    """Makes a CPU's next step wait for the one before it. It has no effect once JAX runs.
+
+    JAX starts steps ahead of time, and each of them holds its memory: 0.3 to 0.5 GB more in `imdb.py`.
+    """
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def use_host_devices(asked: int, *, batch_size: int, kernel: bool) -> None:
     """Splits the CPU into virtual devices, over which a batch is split as over GPUs.
 
