@@ -7,7 +7,7 @@
 #   ./launch.sh --retry[=N] ...    restart after a crash or preemption, at most N times (default 10)
 #   ./launch.sh --processes=N ...  train with N processes on this machine
 #   ./launch.sh test               run the tests on all cores, without the longest
-#   ./launch.sh test --fast        leave out the tests marked slow: 2 minutes on two cores
+#   ./launch.sh test --fast        leave out the tests marked slow: 1 minute on two cores
 #   ./launch.sh test --all         run the longest too, as CI does
 #   ./launch.sh test ARGUMENTS     pytest ARGUMENTS (also after --fast and --all)
 #

@@ -229,6 +229,7 @@ def test_a_signal_reaches_the_run_once_and_prevents_a_restart(machine, name):
     assert "restarting" not in errors
 
 
+@pytest.mark.slow
 def test_a_signal_reaches_a_run_that_has_just_started(machine):
     """It comes when the run is ready and launch.sh does not know its number yet."""
     slow = machine.folder / "slow.sh"

@@ -140,6 +140,7 @@ def test_other_classes_or_texts_are_noticed(runs, tmp_path, capsys, file, change
     assert not (tmp_path / "blend").exists()
 
 
+@pytest.mark.slow
 def test_other_test_texts_are_noticed_by_blend_and_report(runs, tmp_path, capsys):
     path = runs[1] / "reviews.jsonl"
     path.write_text(path.read_text().replace('"text": "', '"text": "not ', 1))

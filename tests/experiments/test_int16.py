@@ -27,6 +27,7 @@ def test_the_comparison_counts_labels_and_differences():
 @pytest.mark.skipif(
     lstm_implementation("auto")[0] != "native", reason="the CPU kernel does not run here"
 )
+@pytest.mark.slow
 def test_int16_is_refused_until_it_was_compared(tiny_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)

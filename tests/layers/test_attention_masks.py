@@ -141,6 +141,7 @@ def test_equals_keras_with_a_causal_mask_a_padding_mask_and_a_query_mask():
     close(gradient(ours), gradient(theirs), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients_equal_those_of_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     rng = np.random.default_rng(2)

@@ -51,6 +51,7 @@ def test_steps_equal_the_whole_layer(dtype):
     close(results(stepped), results(whole), atol=1e-6 if dtype == jnp.float32 else 3e-2)
 
 
+@pytest.mark.slow
 def test_equals_the_cell_of_pytorch():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     a = make(1, **SIZES)

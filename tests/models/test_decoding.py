@@ -60,6 +60,7 @@ def test_a_beam_that_holds_everything_finds_what_enumeration_finds(length_penalt
         assert (scores[row, len(want) :] == -jnp.inf).all()
 
 
+@pytest.mark.slow
 def test_one_beam_is_greedy_and_more_are_no_worse():
     search = jax.jit(partial(beam_search, step, rows=ROWS, steps=STEPS), static_argnames="beams")
     ids, scores = greedy(step, STATE, rows=ROWS, steps=STEPS)

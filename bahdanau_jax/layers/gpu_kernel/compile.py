@@ -105,11 +105,15 @@ def library() -> ctypes.CDLL:
     """
     spec = importlib.util.find_spec("nvidia")
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
-    found = [str(file) for folder in folders for file in Path(folder).glob("*/lib/libnvrtc.so.*")]
+    found = [file for folder in folders for file in Path(folder).glob("*/lib/libnvrtc.so.*")]
     # Where 12 and 13 are installed, either will do.
     for name in [*sorted(found), "libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12"]:
+        # NVRTC looks for this library by its name, and not in the folder of pip. A loaded one is found.
+        builtins = name.parent.glob("libnvrtc-builtins.so.*") if isinstance(name, Path) else ()
         try:
-            return ctypes.CDLL(name)
+            for file in builtins:
+                ctypes.CDLL(str(file))
+            return ctypes.CDLL(str(name))
         except OSError:
             continue
     raise OSError("libnvrtc is not installed; jax[cuda12] and jax[cuda13] bring it")
