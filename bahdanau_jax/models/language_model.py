@@ -116,9 +116,14 @@ class LanguageModel(nnx.Module):
     def loss(self, ids: Int[Array, "batch time"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
         """Mean cross-entropy of all words in nats, each against the whole vocabulary; and their number."""
 
-        def loss(hidden, targets):
-            logits = hidden @ self.kernel[...].T + self.bias[...][None, None]
+        def loss_of_text(text):
+            hidden, targets = text
+            logits = hidden @ self.kernel[...].T + self.bias[...][None]
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+
+        def loss(hidden, targets):
+            # Text by text: the logits of a batch would take gigabytes.
+            return jax.lax.map(loss_of_text, (hidden, targets))
 
         return self._mean(loss, ids), 2 * jnp.sum(_pairs(ids))
 
