@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,22 @@ def test_peak_memory_never_falls_and_includes_freed_memory():
     after = environment.peak_memory()["peak_memory_bytes"]
     assert after > before + 0.8 * more
     assert environment.peak_memory()["peak_memory_bytes"] >= after
+
+
+@pytest.mark.slow
+def test_dispatched_in_turn_a_step_has_ended_when_its_call_returns():
+    code = """
+        import sys
+        import jax, jax.numpy as jnp
+        from bahdanau_jax.runs import environment
+        if sys.argv[1] == "in turn":
+            environment.dispatch_in_turn()
+        step = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, x: jnp.tanh(x @ x), x))
+        x = jnp.ones((300, 300))
+        step(x).block_until_ready()
+        print(step(x).is_ready())
+    """
+    for dispatch, ended in (("in turn", "True"), ("as JAX does", "False")):
+        command = [sys.executable, "-c", textwrap.dedent(code), dispatch]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stdout.split() == [ended]
