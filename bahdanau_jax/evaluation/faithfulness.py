@@ -24,7 +24,7 @@ import numpy as np
 from flax import nnx
 
 from bahdanau_jax.errors import one_line
-from bahdanau_jax.evaluation.predictor import Predictor, padded_batches
+from bahdanau_jax.evaluation.predictor import Predictor, outside_meshes, padded_batches
 from bahdanau_jax.evaluation.significance import mean_interval
 from bahdanau_jax.token_ids import START
 
@@ -163,8 +163,9 @@ def gradients(
                 predictor.graphdef, predictor.state, batch, targets, np.float32(share)
             )
 
-        whole = np.asarray(at(1.0))
-        mean = np.asarray(sum(at((i + 0.5) / steps) for i in range(steps))) / steps
+        with outside_meshes():
+            whole = np.asarray(at(1.0))
+            mean = np.asarray(sum(at((i + 0.5) / steps) for i in range(steps))) / steps
         for row, i in enumerate(chosen):
             at_input[i], integral[i] = (x[row, : len(ids[i])] for x in (whole, mean))
     return at_input, integral

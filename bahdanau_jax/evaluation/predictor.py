@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 
 from bahdanau_jax.data.tokenizer import SPECIAL_WORDS, Tokenizer, Words, each_text
 from bahdanau_jax.data.vocabulary import Vocabulary
@@ -165,7 +166,8 @@ class Predictor:
     @cached_property
     def _fastest(self) -> tuple[nnx.GraphDef, nnx.State]:
         """What predicts: the model's own form for prediction, if it has one."""
-        return nnx.split(for_prediction(nnx.merge(self.graphdef, self.state), self.products))
+        with outside_meshes():
+            return nnx.split(for_prediction(nnx.merge(self.graphdef, self.state), self.products))
 
     def __call__(self, texts: Sequence[str]) -> list[Prediction]:
         """A prediction for each text, in the same order.
@@ -185,7 +187,7 @@ class Predictor:
         """Probabilities float32 [n, classes] and weights, float32 [length] each, of n rows of ids."""
         check_not_forked()
         lengths = [len(x) for x in ids]
-        with jax.transfer_guard("allow"):
+        with jax.transfer_guard("allow"), outside_meshes():
             outputs = [
                 (chosen, _forward(*self._fastest, batch, self.temperature))
                 for chosen, batch in padded_batches(ids, self.bucket_lengths)
@@ -301,6 +303,11 @@ def _read_label_names(workdir: Path) -> list[str]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{file} is damaged: expected the names of two or more classes") from error
     return [str(name) for name in names]
+
+
+def outside_meshes():
+    """A context in which the caller's mesh of devices does not count: a predictor's arrays lie on one device."""
+    return jax.set_mesh(Mesh(np.empty((), object), ()))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -21,7 +21,7 @@ RUN = """
 import sys
 from absl import flags
 from test_train import small_config
-from bahdanau_jax.training import finish, train
+from bahdanau_jax.training import train
 from bahdanau_jax.errors import InputError
 
 flags.FLAGS.mark_as_parsed()
@@ -29,7 +29,6 @@ config = small_config()
 config.host_devices = 2
 config.model.dropout = config.model.head_dropout = 0.0
 config.bucket_lengths = (64,)
-finish.add_report = lambda *_: None
 result = train.train_and_evaluate(config, sys.argv[1])
 assert result["devices"] == ["2 x cpu"] and result["recurrence"] == "native", result
 config.batch_size = 15
@@ -68,6 +67,7 @@ def test_the_number_of_devices_does_not_change_a_run(tmp_path):
         json.loads(line) for line in (tmp_path / "two/predictions.jsonl").read_text().splitlines()
     ]
     assert len(rows) == 50  # validation and test, each review once
+    assert (tmp_path / "two/report.html").exists()
 
 
 @pytest.mark.parametrize(
