@@ -306,7 +306,7 @@ def _read_label_names(workdir: Path) -> list[str]:
 
 
 def outside_meshes():
-    """A context in which the caller's mesh of devices does not count: a predictor's arrays lie on one device."""
+    """A context without the caller's mesh of devices: a predictor's arrays lie on one device."""
     return jax.set_mesh(Mesh(np.empty((), object), ()))
 
 
