@@ -100,7 +100,7 @@ def use_compilation_cache() -> str:
 def dispatch_in_turn() -> None:
     """Makes a CPU's next step wait for the one before it. It has no effect once JAX runs.
 
-    JAX starts steps ahead of time, and each of them holds its memory: 0.3 to 0.5 GB more in `imdb.py`.
+    JAX starts steps ahead of time, and each of them holds its memory: 0.1 to 0.4 GB more in `imdb.py`.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
