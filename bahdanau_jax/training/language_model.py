@@ -161,6 +161,7 @@ def _train(
                 console.print(
                     f"step {done:,} of {last:,}  loss {mean:.4f}  {show.format_seconds(left)} left"
                 )
+                environment.return_freed_memory()
             if ends_epoch:
                 nnx.update((model, optimizer), state)
                 if done == last:  # the same model, in the form that a classifier reads

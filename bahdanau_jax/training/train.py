@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from bahdanau_jax.data.load import load_dataset
+from bahdanau_jax.runs.environment import return_freed_memory
 from bahdanau_jax.runs.preemption import Stopped
 from bahdanau_jax.training.compile import compile_ahead
 from bahdanau_jax.training.finish import finish, validate
@@ -70,6 +71,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> dict[str, Any
             monitor.add(report)
             due = schedule.after(progress.step)
             monitor.after(log=due.log, save=due.save)
+            if due.log:
+                return_freed_memory()
             if due.validate:
                 state = validate(run, setup, compiled, data, progress, state)
             if due.save:
