@@ -71,6 +71,7 @@ def test_layers_in_linen():
     assert weights.shape == (4, 10) and (weights[2, 3:] == 0).all() and (weights[3] == 0).all()
 
 
+@pytest.mark.slow
 def test_weights_from_pytorch():
     torch = pytest.importorskip("torch")
     import numpy as np

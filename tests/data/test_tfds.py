@@ -57,6 +57,7 @@ def test_a_damaged_test_split_is_found_only_when_it_is_read(damaged):
         dataset.read_test()
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(tmp_path):
     # Even an installed TensorFlow is not imported: this one would fail.
     (tmp_path / "tensorflow").mkdir()

@@ -14,6 +14,7 @@ MASK = np.arange(5) < np.array([[5], [2], [0]])
 
 
 @pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.slow
 def test_dropout_scales_or_zeroes_the_weights_that_average_the_values(heads):
     make = dict(query_features=2, key_features=2, units=3, num_heads=heads)
     attention = BahdanauAttention(**make, dropout=0.5, rngs=nnx.Rngs(0))

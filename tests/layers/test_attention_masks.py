@@ -94,6 +94,7 @@ def test_masked_positions_and_queries_change_nothing_and_get_no_gradient(heads):
     assert np.asarray(of_keys)[seen.any(1)].all()
 
 
+@pytest.mark.slow
 def test_masks_may_broadcast_over_the_batch_or_the_queries():
     attention, query, keys, mask, query_mask = make()
     for small in (mask[:1], mask[:, :1], mask[:1, :1]):

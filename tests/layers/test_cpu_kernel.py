@@ -38,6 +38,7 @@ def test_huge_pages_are_asked_for_whole_pages_inside_the_buffer(monkeypatch, pag
     [(64, 100, 4, 64), (7, 6, 70, 263)],
     ids=["records-larger-than-L3", "weights-larger-than-L2"],
 )
+@pytest.mark.slow
 def test_large_sizes_give_the_same_gradients(batch, time, features, hidden):
     """Large records are stored past the caches. All threads pack large weights, and sum their gradients."""
     record_bytes, weight_bytes = 24 * hidden, 16 * hidden * (features + hidden)

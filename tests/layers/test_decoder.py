@@ -96,6 +96,7 @@ def in_numpy(decoder, a, mask):
         ("lstm", False, {}),
     ],
 )
+@pytest.mark.slow
 def test_equals_a_plain_numpy_loop(cell, with_attention, options):
     decoder, a = make(cell, with_attention, **options)
     found = nnx.jit(type(decoder).__call__)(

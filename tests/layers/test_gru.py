@@ -113,6 +113,7 @@ def test_resets_and_recurrent_dropout_equal_the_loop(reset_after, reverse):
         np.testing.assert_allclose(got[1], want[1], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_recurrent_dropout_draws_one_mask_for_all_steps():
     layer = GRU(FEATURES, HIDDEN, recurrent_dropout=0.5, rngs=nnx.Rngs(0))
     a = make(4)

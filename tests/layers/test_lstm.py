@@ -461,6 +461,7 @@ def test_initial_weights_are_those_of_keras():
     assert 0.95 * limit < np.abs(layer.kernel[...]).max() <= limit
 
 
+@pytest.mark.slow
 def test_without_dropout_a_layer_has_no_random_state():
     x = jnp.ones((1, 2, 4))
     for layer in (LSTM(4, 3, rngs=nnx.Rngs(0)), BiLSTM(4, 3, rngs=nnx.Rngs(0))):

@@ -179,6 +179,7 @@ def test_recurrent_dropout_equals_that_of_keras_with_the_same_mask():
         np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_recurrent_dropout_draws_one_mask_per_sequence_and_direction():
     x = make(5, **SIZES)["x"]
     encoder = BiLSTM(FEATURES, 8, recurrent_dropout=0.5, rngs=nnx.Rngs(0))

@@ -20,6 +20,7 @@ def close(got, want, atol=1e-6):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.slow
 def test_steps_equal_the_whole_layer(dtype):
     a, mask = make(0, **SIZES), masks(0, 3, 4)["anywhere"]
     rng = np.random.default_rng(0)

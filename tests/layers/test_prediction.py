@@ -52,6 +52,7 @@ def largest_difference(a, b):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.slow
 def test_ids_give_what_their_vectors_give(sizes):
     layer, vectors, ids, mask = setting(*sizes)
     expected = call(layer, vectors[ids], mask)
@@ -104,6 +105,7 @@ def rounded_bilstm(layer, inputs, mask):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.slow
 def test_int16_computes_the_rounded_layer(sizes):
     layer, vectors, ids, mask = setting(*sizes)
     inputs = jnp.tanh(vectors[ids])
@@ -190,6 +192,7 @@ def test_only_the_plain_attention_is_replaced():
 
 
 @pytest.mark.parametrize("products, tolerance", [("float32", 1e-6), ("int16", 1e-3)])
+@pytest.mark.slow
 def test_a_classifier_for_prediction_gives_the_same(products, tolerance):
     network = AttentionClassifier(
         30, 3, embedding_features=6, hidden_features=5, attention_units=4, rngs=nnx.Rngs(0)
@@ -204,6 +207,7 @@ def test_a_classifier_for_prediction_gives_the_same(products, tolerance):
     assert largest_difference(call(model, ids), expected) == 0  # it stays as it was
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_named():
     ids = jnp.array([[1, 2]])
     scan = AttentionClassifier(

@@ -46,6 +46,7 @@ def enumerate_all(row, length_penalty):
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7])
+@pytest.mark.slow
 def test_a_beam_that_holds_everything_finds_what_enumeration_finds(length_penalty):
     beams = 5 + 4 * 5 + 4 * 4 * 5  # more than all beginnings
     ids, scores = jax.jit(

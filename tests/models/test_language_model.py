@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from bahdanau_jax.models.language_model import LanguageModel
@@ -74,6 +75,7 @@ def test_training_mode_drops_features_and_evaluation_does_not():
     assert first == second
 
 
+@pytest.mark.slow
 def test_nothing_is_promoted():
     """As the layers, with the flags that forbid it."""
     key = jax.random.key(0)

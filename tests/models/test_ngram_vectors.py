@@ -15,6 +15,7 @@ from bahdanau_jax.models.ngrams import distinct_rows
 ROWS = 2**20
 
 
+@pytest.mark.slow
 def test_they_are_the_rows_of_an_svd_up_to_their_norm():
     rng = np.random.default_rng(0)
     values = rng.random((40, 60)) * (rng.random((40, 60)) < 0.3)
@@ -40,6 +41,7 @@ def batches_of(words, labels):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.slow
 def test_words_that_only_unlabelled_texts_have_get_weights(classes):
     rng = np.random.default_rng(0)
 

@@ -23,6 +23,7 @@ def test_equals_scikit_learn(classes):
     )
 
 
+@pytest.mark.slow
 def test_sums_add_up_over_uneven_batches():
     rng = np.random.default_rng(1)
     logits, labels = rng.normal(size=(10, 1)).astype(np.float32), rng.integers(0, 2, 10)
