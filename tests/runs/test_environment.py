@@ -1,6 +1,7 @@
 """A run names its commit, versions, hardware and memory."""
 
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -93,3 +94,21 @@ def test_dispatched_in_turn_a_step_has_ended_when_its_call_returns():
         command = [sys.executable, "-c", textwrap.dedent(code), dispatch]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         assert done.stdout.split() == [ended]
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="another C library has no malloc_trim"
+)
+def test_freed_memory_between_arrays_that_stay_is_given_back(monkeypatch):
+    monkeypatch.setattr(environment.jax, "default_backend", lambda: "cpu")
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    arrays = [np.ones(100_000, np.uint8) for _ in range(1_000)]  # small enough to lie in the heap
+    stay = arrays[::10]
+    del arrays
+    before = resident()
+    environment.return_freed_memory()
+    assert resident() < before - 0.5 * 900 * 100_000
+    assert all((array == 1).all() for array in stay)
