@@ -1,6 +1,7 @@
 """Each file of `deploy/` starts two processes that find each other, here with its cluster's variables."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ DEPLOY = Path(__file__).parent.parent / "deploy"
 # In place of the real one: joins, and prints this process, the number of processes and a number from the first.
 LAUNCH = f"""#!/usr/bin/env bash
 [[ $1 != --help ]] || exit 0
-exec {sys.executable} -c '
+exec {shlex.quote(sys.executable)} -c '
 import jax
 from bahdanau_jax.runs import multihost
 

@@ -1,6 +1,7 @@
 """Flags, errors and exit codes are the same in every command."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -99,6 +100,7 @@ def test_a_moved_command_names_its_new_place(old, new):
     ["run", pytest.param("predict", marks=pytest.mark.slow)],  # imports JAX
 )
 def test_a_reader_that_leaves_early_is_no_error(module):
-    head = f"{sys.executable} -m experiments.{module} --help | true; echo ${{PIPESTATUS[0]}}"
+    python = shlex.quote(sys.executable)
+    head = f"{python} -m experiments.{module} --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", head], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "" and done.stdout == "141\n"
