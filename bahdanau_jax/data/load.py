@@ -69,8 +69,14 @@ def read_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
             "expected a bahdanau_jax.data.dataset.Dataset"
         )
     # "embedded" has no other split than that by films.
+    fold = int(fields.get("validation_fold", 0))
     if fields.get("validation") == "films" and fields["source"] != "embedded":
-        return validate_by_films(dataset, int(fields["validation_size"]))
+        return validate_by_films(dataset, int(fields["validation_size"]), fold)
+    if fold:
+        raise InputError(
+            f"config.data.validation_fold is {fold}; expected 0 without config.data.validation 'films' "
+            "(and with config.data.source 'embedded')"
+        )
     return dataset
 
 

