@@ -60,7 +60,7 @@ def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> 
       dataset: IMDB from any source. Its test split and unlabelled texts stay as they are.
       validation_size: number of reviews to hold out, half of each class. 0: a tenth.
       fold: which of them: 0 is the end of the file, and each further fold lies before the last one. Folds
-        0 to 4 of 5,000 reviews hold out each review once, and copies of a review a second time.
+        0 to 4 of 5,000 reviews hold out each review once.
 
     Raises:
       DataNotFound: the package is not installed.
@@ -92,11 +92,14 @@ def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> 
             f"config.data.validation_fold is {fold}; expected 0 to {folds - 1}: {len(known):,} reviews are "
             f"{folds} folds of config.data.validation_size, {size:,}"
         )
-    chosen = {known.texts[i] for i in _fold(known.labels, size, fold)}
+    fold_of: dict[str, int] = {}  # copies of a review belong to the first fold that has one
+    for earlier in range(fold + 1):
+        for row in _fold(known.labels, size, earlier):
+            fold_of.setdefault(known.texts[row], earlier)
     whole = Examples(
         texts, np.concatenate([x.labels for x in parts]), [i for x in parts for i in x.ids]
     )
-    held_out = np.array([text in chosen for text in texts])
+    held_out = np.array([fold_of.get(text) == fold for text in texts])
     return dataclasses.replace(
         dataset,
         train=whole.take(np.flatnonzero(~held_out)),

@@ -167,6 +167,9 @@ def test_copies_of_a_review_stay_on_one_side(package):
     found = validate_by_films(shuffled_imdb(package), 20)
     assert found.validation.texts.count("pos 99") == 2
     assert len(found.validation) == 21
+    folds = [validate_by_films(shuffled_imdb(package), 20, fold).validation for fold in range(10)]
+    assert sorted(x for one in folds for x in one.ids) == sorted(f"train/{i}" for i in range(200))
+    assert [one.texts.count("pos 99") for one in folds] == [2] + [0] * 9
 
 
 def test_texts_whose_films_are_unknown_are_refused(package, prepared):
@@ -194,7 +197,7 @@ def test_the_films_of_the_real_imdb_are_known(size, fold):
     fields = dict(source="tfds", name="imdb_reviews", data_dir=data_dir, validation_size=size)
     dataset = read_dataset(fields | dict(validation="films", validation_fold=fold), seed=0)
     train, held_out = dataset.train.texts, dataset.validation.texts
-    assert size <= len(held_out) <= size + 50 and len(train) + len(held_out) == 25_000
+    assert abs(len(held_out) - size) <= 50 and len(train) + len(held_out) == 25_000
     assert not set(train) & set(held_out)
     assert abs(dataset.validation.labels.mean() - 0.5) < 0.002
     names = rare_names([*held_out, *train])
