@@ -1,15 +1,20 @@
-r"""Blends finished runs of the same data: adds their logits, each run's times a scale fitted on validation.
+r"""Blends finished runs of the same data: adds their logits, each run's times a scale.
 
     python -m experiments.blend --runs=runs/imdb_semi,runs/imdb_adversarial --workdir=runs/imdb_blend
     python -m experiments.predict --workdir=runs/imdb_blend "A dull first hour, then pure joy."
 
---runs     Folders of finished runs, separated by commas, with the same validation and test texts. Runs of
-           different kinds help each other most. A blend is no run.
+--runs     Folders of finished runs, separated by commas, with the same test texts. Their validation texts are
+           either the same, or no two runs have one in common (`experiments.folds`). A blend is no run.
 --workdir  The folder for config.json, result.json and predictions.jsonl. It holds no weights: the runs' folders
            stay where they are, or move together with it. Other runs, or another order, need another folder.
 
-The scales have the greatest likelihood on validation, which no run has trained on. They also say how sure the
-blend is. Validation's own figures are cross-fitted: each half is blended by scales fitted to the other half.
+With the same validation texts, the scales have the greatest likelihood on these, which no run has trained on.
+They also say how sure the blend is. Runs of different kinds help each other most. Validation's own figures are
+cross-fitted: each half is blended by scales fitted to the other half.
+
+Without common validation texts, the blend is the mean of the logits. Validation is then that of all runs, and
+each of its texts is predicted by the run that has not trained on it.
+
 Test takes no part in the choice. The blend is compared with each run on test, by McNemar's exact test.
 
 `experiments.predict` shows the words and attention weights of the first run, whatever its scale.
@@ -40,6 +45,7 @@ from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.predictions import (
     Predictions,
     check_same_data,
+    check_same_validation,
     read_predictions,
     write_predictions,
 )
@@ -47,13 +53,12 @@ from bahdanau_jax.runs.safe_files import read_json, write_json
 from experiments.command import REQUIRED, command, parse_flags
 
 
-def read_all(runs: Sequence[Path], split: str) -> list[Predictions]:
+def align(runs: Sequence[Path], found: Sequence[Predictions], split: str) -> list[Predictions]:
     """The predictions of all runs on a split, each in the order of the first run's.
 
     Raises:
       InputError: a run has other texts or labels than the first one.
     """
-    found = [read_predictions(run, split) for run in runs]
     first, aligned = found[0], [found[0]]
     for run, other in zip(runs[1:], found[1:], strict=True):
         row_of = {name: row for row, name in enumerate(other.ids)}
@@ -72,31 +77,59 @@ def read_all(runs: Sequence[Path], split: str) -> list[Predictions]:
     return aligned
 
 
+def have_none_in_common(found: Sequence[Predictions]) -> bool:
+    """Whether each text is of one run only."""
+    names = [name for one in found for name in one.ids]
+    return len(set(names)) == len(names)
+
+
 def blend(runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[Examples, np.ndarray]]]:
-    """Fits the scales on validation and blends both splits.
+    """Finds the scales and blends both splits.
 
     Returns:
       the figures for result.json, and by split the examples (their texts are their ids) and logits.
+
+    Raises:
+      InputError: the runs are of different data, or only some of their validation texts are the same.
     """
-    predictions = {split: read_all(runs, split) for split in ("validation", "test")}
-    voices = {k: voices_of([x.probabilities for x in v]) for k, v in predictions.items()}
-    examples = {k: Examples(v[0].ids, v[0].labels, v[0].ids) for k, v in predictions.items()}
-    scales = fit_scales(voices["validation"], examples["validation"].labels)
-    logits = {
-        "validation": cross_fitted(voices["validation"], examples["validation"].labels),
-        "test": np.tensordot(scales, voices["test"], 1).astype(np.float32),
+    validation = [read_predictions(run, "validation") for run in runs]
+    folds = have_none_in_common(validation)
+    tests = align(runs, [read_predictions(run) for run in runs], "test")
+    test, voices = tests[0], voices_of([x.probabilities for x in tests])
+    if folds:
+        scales = np.full(len(runs), 1 / len(runs))
+        held_out = Predictions(
+            [name for one in validation for name in one.ids],
+            np.concatenate([one.labels for one in validation]),
+            np.concatenate([one.probabilities for one in validation]),
+        )
+        (validated,) = voices_of([held_out.probabilities])
+    else:
+        for run in runs:
+            check_same_validation(runs[0], run)
+        held_out, *_ = aligned = align(runs, validation, "validation")
+        found = voices_of([x.probabilities for x in aligned])
+        scales = fit_scales(found, held_out.labels)
+        validated = cross_fitted(found, held_out.labels)
+    blended = {
+        "validation": (Examples(held_out.ids, held_out.labels, held_out.ids), validated),
+        "test": (Examples(test.ids, test.labels, test.ids), np.tensordot(scales, voices, 1)),
     }
-    right = logits["test"].argmax(axis=1) == examples["test"].labels
+    blended = {split: (texts, z.astype(np.float32)) for split, (texts, z) in blended.items()}
+    right = blended["test"][1].argmax(axis=1) == test.labels
     compared = {}
-    for run, alone in zip(runs, predictions["test"], strict=True):
-        test = mcnemar(right, alone.correct)
-        compared[str(run)] = {"accuracy": float(alone.correct.mean()), "p_value": test.p_value}
+    for run, alone in zip(runs, tests, strict=True):
+        p_value = mcnemar(right, alone.correct).p_value
+        compared[str(run)] = {"accuracy": float(alone.correct.mean()), "p_value": p_value}
     figures = {
         "scales": scales.tolist(),
-        "splits": figures_of_splits(logits, examples),
+        "splits": figures_of_splits(
+            {split: z for split, (_, z) in blended.items()},
+            {split: texts for split, (texts, _) in blended.items()},
+        ),
         "compared": compared,
     }
-    return figures, {split: (examples[split], logits[split]) for split in logits}
+    return figures, blended
 
 
 @command
@@ -109,7 +142,7 @@ def main(argv: Sequence[str]) -> None:
     for run in runs:
         if runs_of(run):
             raise InputError(f"{run} holds a blend; expected the folder of a run")
-        check_same_data(runs[0], run, validation=True)
+        check_same_data(runs[0], run)
     started = time.monotonic()
     figures, found = blend(runs)  # before the folder is made
     results = [read_json(run / "result.json") for run in runs]

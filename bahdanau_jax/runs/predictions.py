@@ -115,12 +115,14 @@ def same_reviews(first: Predictions, second: Predictions) -> bool:
     return first.ids == second.ids and np.array_equal(first.labels, second.labels)
 
 
-def check_same_data(first: str | Path, second: str | Path, *, validation: bool = False) -> None:
-    """Checks that two finished runs have the same classes and kept test texts.
+_OTHER_TEXTS = (
+    "have different texts under the same ids; expected runs on the same data (made-up texts also depend on "
+    "config.seed)"
+)
 
-    Args:
-      first, second: the runs' folders.
-      validation: whether their validation texts must be the same, too.
+
+def check_same_data(first: str | Path, second: str | Path) -> None:
+    """Checks that two finished runs, given by their folders, have the same classes and kept test texts.
 
     Raises:
       InputError: they differ, or a folder holds no finished run.
@@ -137,14 +139,20 @@ def check_same_data(first: str | Path, second: str | Path, *, validation: bool =
         raise InputError(
             f"{first} and {second} have the classes {classes[0]} and {classes[1]}; expected the same"
         )
-    digests = [_validation_digest(folder / "data.json") for folder in folders if validation]
     texts = [read_reviews(folder) for folder in folders]
-    same_tests = all(texts[0][name] == texts[1][name] for name in texts[0].keys() & texts[1].keys())
-    if not same_tests or len({x for x in digests if x is not None}) > 1:
-        raise InputError(
-            f"{first} and {second} have different texts under the same ids; expected runs on the same "
-            "data (made-up texts also depend on config.seed)"
-        )
+    if any(texts[0][name] != texts[1][name] for name in texts[0].keys() & texts[1].keys()):
+        raise InputError(f"{first} and {second} {_OTHER_TEXTS}")
+
+
+def check_same_validation(first: Path, second: Path) -> None:
+    """Checks that two runs had the same validation texts.
+
+    Raises:
+      InputError: they differ.
+    """
+    digests = {_validation_digest(folder / "data.json") for folder in (first, second)}
+    if len(digests - {None}) > 1:
+        raise InputError(f"{first} and {second} {_OTHER_TEXTS}")
 
 
 def _validation_digest(file: Path) -> str | None:

@@ -101,6 +101,12 @@ def test_the_scales_are_those_of_a_logistic_regression_on_validation_alone(tmp_p
     "change, message",
     [
         (lambda text: text.replace('"test', '"tset', 1), "have different"),
+        (
+            lambda text: text.replace(
+                '"split": "validation", "id": "', '"split": "validation", "id": "x', 1
+            ),
+            "have different validation texts (20 and 20); expected the same",
+        ),
         (lambda text: text.replace('"label": 0', '"label": 1', 1), "have different labels"),
         (lambda text: "", "holds no prediction of the split"),
     ],
