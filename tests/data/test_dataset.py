@@ -28,6 +28,21 @@ def test_the_texts_held_out_do_not_depend_on_the_order(data):
         assert len(validation) == size
 
 
+def test_folds_hold_out_each_text_once():
+    texts = [f"text {i}" for i in range(10)] + ["text 3"]
+    examples = Examples(texts, np.zeros(11, np.int32), [*map(str, range(11))])
+    folds = [split_by_hash(examples, 4, "validation_size", fold) for fold in range(3)]
+    assert sorted(x for _, held_out in folds for x in held_out.ids) == sorted(examples.ids)
+    for rest, held_out in folds:
+        assert sorted([*rest.ids, *held_out.ids]) == sorted(examples.ids)
+        assert not set(rest.texts) & set(held_out.texts)
+    assert folds[0][1].ids == split_by_hash(examples, 4, "validation_size")[1].ids
+    with pytest.raises(
+        InputError, match="validation_fold is 5; expected less than 3, since 11 texts"
+    ):
+        split_by_hash(examples, 4, "validation_size", 5)
+
+
 def test_hashes_stay_the_same_for_good():
     # Other values would move texts between train, validation and test of existing runs.
     assert hash_of("A fine film.") == 6323591280460885921

@@ -185,3 +185,34 @@ def test_what_systems_leave_in_folders_is_no_text(tmp_path):
     assert dataset.label_names == ("neg", "pos")
     assert len(dataset.train) + len(dataset.validation) + len(dataset.read_test()) == 10
     assert "texts: folders inside a class, left out: 2 (the first: neg/inside)" in dataset.notes
+
+
+@pytest.mark.parametrize("group", ["", "film"])
+def test_folds_have_no_text_in_common_and_keep_groups_together(tmp_path, group):
+    rows = [("text", "label", "film")]
+    rows += [(f"text {i}", "abb"[i % 3], f"film {i // 4}") for i in range(52)]
+    rows += [("text 5", "b", "film 1"), ("the only one", "c", "film 99")]
+    with open(tmp_path / "a.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+    def load(fold):
+        fields = dict(validation_size=12, validation_fold=fold, test_size=5, group=group)
+        return load_files(str(tmp_path / "a.csv"), **fields)
+
+    folds = [load(fold) for fold in range(4)]
+    test = list(folds[0].read_test().texts)
+    held_out = [text for one in folds for text in one.validation.texts]
+    assert max(map(held_out.count, {*held_out} - {"text 5"})) == 1
+    # Classes are held out by their share, and each keeps a training text, so a few texts are left over.
+    left = {row[0] for row in rows[1:]} - {*held_out, *test}
+    assert "the only one" in left and len(left) <= 3
+    film_of = {text: film for text, _, film in rows[1:]}
+    for one in folds:
+        assert list(one.read_test().texts) == test
+        assert set(one.train.labels.tolist()) == {0, 1, 2}
+        sides = [one.train.texts, one.validation.texts, test]
+        assert sum(map(len, sides)) == 54 and len(one.validation) > 5
+        assert not set(sides[0]) & set(sides[1])
+        if group:
+            films = [{film_of[text] for text in side} for side in sides]
+            assert not films[0] & films[1] and not films[0] & films[2]

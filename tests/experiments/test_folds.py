@@ -38,11 +38,10 @@ def given(tmp_path, monkeypatch, prepared):
         rows = [(text, label, "imdb") for label, text in reviews]
         csv.writer(file).writerows([("text", "label", "source"), *rows])
     monkeypatch.syspath_prepend(package.parent)
-    monkeypatch.setattr(folds, "REVIEWS", 40)
     monkeypatch.setattr(folds, "execute", in_this_process)
     return [
         "folds", "--config=experiments/imdb.py", f"--config.data.data_dir={prepared}",
-        f"--out={tmp_path}/out", "--folds=4", *SMALL,
+        "--config.data.validation=films", f"--out={tmp_path}/out", "--folds=4", *SMALL,
     ]  # fmt: skip
 
 
@@ -94,9 +93,23 @@ def test_a_failed_run_is_named_and_nothing_is_blended(given, tmp_path, capsys, m
     assert not (tmp_path / "out/blend").exists()
 
 
+def test_a_set_with_its_own_validation_is_refused(tmp_path, capsys):
+    for name in ("train", "val"):
+        lines = "".join(f"{i % 2},{name} {i}\n" for i in range(20))
+        (tmp_path / f"{name}.csv").write_text("label,text\n" + lines)
+    given = ["folds", "--config=experiments/own_data.py", f"--out={tmp_path}/out"]
+    given.append(f"--config.data.path={tmp_path}/train.csv")
+    assert len(folds.plan(given[1:2] + given[3:], folds=5, out=tmp_path / "fits")) == 5
+    assert folds.main([*given, f"--config.data.validation_path={tmp_path}/val.csv"]) == 2
+    assert capsys.readouterr().err == (
+        "error: config.data.validation_fold is 4; expected 0, since validation is not taken out of train\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        ("--config=experiments/imdb_tiny.py", "the source 'made_up' has no folds"),
         (
             "--config.data.validation_size=9",
             "config.data.validation_size is given; expected --folds",
