@@ -81,6 +81,10 @@ class WithNgrams(nnx.Module):
         """What the network's encoder reads; the n-grams have no part in it."""
         return self.network.embed(ids)
 
+    def teacher(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch outputs"]:
+        """The n-grams' logits, from which the network learns with `config.distil`."""
+        return self.ngrams(ids)
+
     def set_view(self, deterministic: bool | None = None) -> None:
         """Called by `nnx.view`; switches between training and evaluation."""
         if deterministic is not None:

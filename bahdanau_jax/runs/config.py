@@ -199,7 +199,9 @@ class Config(Section):
     classifier. "": none."""
     unlabelled: bool = False
     """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
-    virtual shifts (needs adversarial.virtual_norm)."""
+    virtual shifts (needs adversarial.virtual_norm) or with `distil`."""
+    distil: bool = False
+    """The network also learns what the n-grams say of texts without labels (needs model.ngrams)."""
     class_weights: bool = False
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
@@ -234,6 +236,12 @@ class Config(Section):
                 "config.unlabelled is True; expected False with config.model.ngrams 0 and "
                 "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
+        if self.distil and not (self.unlabelled and self.model.ngrams):
+            raise InputError(
+                "config.distil is True; expected config.unlabelled True and config.model.ngrams above 0"
+            )
+        if self.distil and (self.adversarial.norm or self.adversarial.virtual_norm):
+            raise InputError("config.distil is True; expected both norms of config.adversarial 0")
         model = self.model
         hidden, embedding = model.hidden_features, model.embedding_features
         # The largest arrays, by a low estimate.
@@ -242,6 +250,11 @@ class Config(Section):
         embeddings = self.vocab_size * embedding
         check_size("the parameters of config.model", embeddings + layers + attention_and_head)
         return self
+
+    @property
+    def learns_unlabelled(self) -> bool:
+        """Whether the batches have texts without labels, besides those with one."""
+        return self.unlabelled and (self.distil or self.adversarial.virtual_norm > 0)
 
 
 class WordVectors(Section):

@@ -17,7 +17,7 @@ from bahdanau_jax.training.adversarial import (
     labelled_rows,
     virtual_rows,
 )
-from bahdanau_jax.training.loss import weighted_loss_sum
+from bahdanau_jax.training.loss import cross_entropy, weighted_loss_sum
 from bahdanau_jax.training.step_report import StepReport, part_norms
 
 MICROBATCH_ROWS = 64  # measured in docs/performance.md
@@ -31,6 +31,7 @@ def train_step(
     microbatches: int = 1,
     class_weights: Sequence[float] | None = None,
     norms: Norms = NO_SHIFTS,
+    distil: bool = False,
 ) -> tuple[nnx.State, StepReport]:
     """One step of gradient descent, as a pure function.
 
@@ -45,10 +46,13 @@ def train_step(
       class_weights: factor of each class's loss, [classes]. The reported loss stays unweighted.
       norms: with one above 0, the loss also counts shifted texts; see adversarial.py. Rows with the label -1
         are texts without a label.
+      distil: of a text without a label, the loss is the cross-entropy with what `model.teacher` says of it
+        (Hinton et al. 2015, arXiv 1503.02531, at temperature 1). It counts as much as that of a label.
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
-    count = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
+    labelled = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
+    count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1) if distil else labelled
 
     def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
         real = labelled_rows(part)
@@ -60,7 +64,11 @@ def train_step(
         model = nnx.merge(modelgraph, params, rest, copy=True)
         logits, _ = model(part.ids)
         loss_sum = sum_of(logits, part)
-        metrics = loss_and_metrics(logits, part.labels, part.real)[1]
+        if distil:
+            taught = part.real & ~labelled_rows(part)
+            losses = cross_entropy(model.teacher(part.ids), logits)
+            loss_sum += jnp.sum(jnp.where(taught, losses, 0))
+        metrics = loss_and_metrics(logits, part.labels, labelled_rows(part))[1]
         return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
     def forward(params, rest, ids, shift):
@@ -100,7 +108,7 @@ def train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, params), Metrics(*[jnp.zeros(())] * 3)
         (rest, grads, metrics), _ = jax.lax.scan(body, (rest, *zeros), parts)
-    loss = metrics.loss_sum / count
+    loss = metrics.loss_sum / labelled
     report = StepReport(metrics, loss, part_norms(params), part_norms(grads))
     nnx.update(model, rest)
     with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its step count

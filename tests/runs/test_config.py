@@ -12,7 +12,7 @@ from bahdanau_jax.models.classifier import POOLINGS
 from bahdanau_jax.runs.config import Config, Pooling, WordVectorsConfig, default_config
 from bahdanau_jax.runs.parse_config import describe_fields, flatten, parse_config, upgrade
 from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
-from experiments import imdb, imdb_tiny
+from experiments import imdb, imdb_semi, imdb_tiny
 
 
 def changed(field, value, config=None) -> dict:
@@ -194,6 +194,16 @@ def test_only_the_linear_model_reads_texts_without_labels():
     assert message.startswith(
         "config.unlabelled is True; expected False with config.model.ngrams 0"
     )
+
+
+def test_only_ngrams_teach_and_only_without_shifts():
+    message = (
+        "config.distil is True; expected config.unlabelled True and config.model.ngrams above 0"
+    )
+    assert refusal(changed("distil", True)) == message
+    config = imdb_semi.get_config()
+    config.distil, config.adversarial.norm = True, 1.0
+    assert refusal(config) == "config.distil is True; expected both norms of config.adversarial 0"
 
 
 def test_a_config_of_version_0_1_is_read_where_the_removed_fields_did_nothing():
