@@ -40,8 +40,8 @@ def cross_entropy(
 
     Example:
       >>> sure, unsure = jnp.array([[100.0]]), jnp.array([[0.0]])
-      >>> [round(cross_entropy(sure, logits).item(), 4) for logits in (sure, unsure)]
-      [0.0, 0.6931]
+      >>> [round(cross_entropy(sure, logits).item(), 4) for logits in (-sure, unsure)]
+      [100.0, 0.6931]
     """
     targets, logits = two_columns(targets), two_columns(logits)
     return -jnp.sum(jax.nn.softmax(targets) * jax.nn.log_softmax(logits), axis=-1)
