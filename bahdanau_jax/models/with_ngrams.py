@@ -82,7 +82,7 @@ class WithNgrams(nnx.Module):
         return self.network.embed(ids)
 
     def teacher(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch outputs"]:
-        """The n-grams' logits, from which the network learns with `config.distil`."""
+        """The n-grams' logits, which label texts for the network with `config.pseudo_labels`."""
         return self.ngrams(ids)
 
     def set_view(self, deterministic: bool | None = None) -> None:

@@ -199,9 +199,10 @@ class Config(Section):
     classifier. "": none."""
     unlabelled: bool = False
     """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
-    virtual shifts (needs adversarial.virtual_norm) or with `distil`."""
-    distil: bool = False
-    """The network also learns what the n-grams say of texts without labels (needs model.ngrams)."""
+    virtual shifts (needs adversarial.virtual_norm) or with `pseudo_labels`."""
+    pseudo_labels: Rate = 0.0
+    """The network also learns texts without labels, as of the class of which the n-grams are at least this
+    sure (needs model.ngrams). 0: it does not."""
     class_weights: bool = False
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
@@ -236,13 +237,13 @@ class Config(Section):
                 "config.unlabelled is True; expected False with config.model.ngrams 0 and "
                 "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
-        if self.distil and not (self.unlabelled and self.model.ngrams):
-            raise InputError(
-                "config.distil is True; expected config.unlabelled True and config.model.ngrams above 0"
-            )
-        if self.distil and (self.adversarial.norm or self.adversarial.virtual_norm):
-            raise InputError("config.distil is True; expected both norms of config.adversarial 0")
         model = self.model
+        shifts = self.adversarial.norm or self.adversarial.virtual_norm
+        if self.pseudo_labels and (shifts or not self.unlabelled or not model.ngrams):
+            raise InputError(
+                f"config.pseudo_labels is {self.pseudo_labels}; expected 0 without config.unlabelled, without "
+                "config.model.ngrams and with config.adversarial"
+            )
         hidden, embedding = model.hidden_features, model.embedding_features
         # The largest arrays, by a low estimate.
         layers = model.num_layers * 8 * hidden * (min(embedding, 2 * hidden) + hidden)
@@ -254,7 +255,7 @@ class Config(Section):
     @property
     def learns_unlabelled(self) -> bool:
         """Whether the batches have texts without labels, besides those with one."""
-        return self.unlabelled and (self.distil or self.adversarial.virtual_norm > 0)
+        return self.unlabelled and max(self.pseudo_labels, self.adversarial.virtual_norm) > 0
 
 
 class WordVectors(Section):

@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float
 
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.evaluation.metrics import loss_and_metrics
-from bahdanau_jax.training.loss import two_columns
 
 # `logits, rest = forward(params, rest, ids, shift)`, with `shift` added to the word vectors.
 Forward = Callable[[Any, Any, Array, Array], tuple[Array, Any]]
@@ -102,7 +101,7 @@ def divergence(
       >>> round(float(divergence(jnp.array([[0.0]]), jnp.array([[2.0]]))[0]), 4)
       0.4338
     """
-    before, after = (jax.nn.log_softmax(two_columns(x)) for x in (logits, shifted))
+    before, after = (jax.nn.log_softmax(_for_each_class(x)) for x in (logits, shifted))
     return jnp.sum(jnp.exp(before) * (before - after), axis=-1)
 
 
@@ -122,6 +121,13 @@ def toward_doubt(
     p = jax.nn.softmax(logits)
     cotangent = p * (z - jnp.sum(p * z, axis=-1, keepdims=True))
     return cotangent / (jnp.linalg.norm(cotangent, axis=-1, keepdims=True) + _TINY)
+
+
+def _for_each_class(logits: Array) -> Array:
+    """One logit for each class, where one stands for two."""
+    if logits.shape[-1] > 1:
+        return logits
+    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
 
 
 def _of_norm(

@@ -1,6 +1,5 @@
-"""Training losses beyond cross-entropy with a label: of classes that weigh differently, of a teacher."""
+"""The training loss beyond plain cross-entropy: classes that weigh differently."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -31,24 +30,3 @@ def weighted_loss_sum(
     """The sum of the real rows' losses, each times the weight of its class."""
     losses = per_example_loss(logits, labels) * jnp.asarray(weights)[labels]
     return jnp.sum(jnp.where(real, losses, 0))
-
-
-def cross_entropy(
-    targets: Float[Array, "batch outputs"], logits: Float[Array, "batch outputs"]
-) -> Float[Array, "batch"]:
-    """The cross-entropy in nats of each row with the probabilities of `targets`, which are logits, too.
-
-    Example:
-      >>> sure, unsure = jnp.array([[100.0]]), jnp.array([[0.0]])
-      >>> [round(cross_entropy(sure, logits).item(), 4) for logits in (-sure, unsure)]
-      [100.0, 0.6931]
-    """
-    targets, logits = two_columns(targets), two_columns(logits)
-    return -jnp.sum(jax.nn.softmax(targets) * jax.nn.log_softmax(logits), axis=-1)
-
-
-def two_columns(logits: Float[Array, "batch outputs"]) -> Float[Array, "batch classes"]:
-    """One logit for each class, where one stands for two."""
-    if logits.shape[-1] > 1:
-        return logits
-    return jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)

@@ -196,14 +196,13 @@ def test_only_the_linear_model_reads_texts_without_labels():
     )
 
 
-def test_only_ngrams_teach_and_only_without_shifts():
-    message = (
-        "config.distil is True; expected config.unlabelled True and config.model.ngrams above 0"
-    )
-    assert refusal(changed("distil", True)) == message
-    config = imdb_semi.get_config()
-    config.distil, config.adversarial.norm = True, 1.0
-    assert refusal(config) == "config.distil is True; expected both norms of config.adversarial 0"
+def test_only_ngrams_give_pseudo_labels_and_only_without_shifts():
+    message = "config.pseudo_labels is 0.7; expected 0 without config.unlabelled"
+    assert refusal(changed("pseudo_labels", 0.7)).startswith(message)
+    config = changed("pseudo_labels", 0.7, imdb_semi.get_config())
+    assert parse_config(config).learns_unlabelled
+    config["adversarial"]["norm"] = 1.0
+    assert refusal(config).startswith(message)
 
 
 def test_a_config_of_version_0_1_is_read_where_the_removed_fields_did_nothing():

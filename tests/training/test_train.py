@@ -201,12 +201,13 @@ def with_ngrams_config():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("distil, last_step", [(False, 6), (True, 17)])
+@pytest.mark.parametrize("pseudo_labels, last_step", [(0.0, 6), (0.6, 17)])
 def test_a_network_with_ngrams_goes_on_to_the_same_bits_and_predicts_from_its_folder(
-    tmp_path, monkeypatch, distil, last_step
+    tmp_path, monkeypatch, pseudo_labels, last_step
 ):
     config = with_ngrams_config()
-    config.unlabelled = config.distil = distil  # 180 texts, with which the batches are 17
+    # With 180 texts without labels the batches are 17.
+    config.unlabelled, config.pseudo_labels = pseudo_labels > 0, pseudo_labels
     train.train_and_evaluate(config, tmp_path / "undisturbed")
     train_until_killed(config, tmp_path / "run", monkeypatch, last_step=5)
     train.train_and_evaluate(config, tmp_path / "run")
