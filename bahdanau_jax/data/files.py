@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bahdanau_jax.data.arrow_files import from_arrow
-from bahdanau_jax.data.dataset import (
-    Dataset,
-    Examples,
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.hold_out import (
     check_size,
     choose_by_class,
     hashes_of,

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from bahdanau_jax.data.dataset import Dataset, Examples, hashes_of, take
+from bahdanau_jax.data.dataset import Dataset, Examples, take
+from bahdanau_jax.data.hold_out import hashes_of
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.token_ids import UNKNOWN
 

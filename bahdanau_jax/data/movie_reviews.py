@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bahdanau_jax.data.dataset import Dataset, Examples, check_size, split_by_hash, tenth
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.hold_out import check_size, split_by_hash, tenth
 from bahdanau_jax.errors import DataNotFound, InputError
 
 # The file lists films in the same order twice: among the positive reviews, and among the first three
@@ -95,7 +96,7 @@ def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> 
     fold_of: dict[str, int] = {}  # copies of a review belong to the first fold that has one
     for earlier in range(fold + 1):
         for row in _fold(known.labels, size, earlier):
-            fold_of.setdefault(known.texts[row], earlier)
+            fold_of.setdefault(known.texts[int(row)], earlier)
     whole = Examples(
         texts, np.concatenate([x.labels for x in parts]), [i for x in parts for i in x.ids]
     )
@@ -150,7 +151,7 @@ def load_rotten_tomatoes(
 ) -> Dataset:
     """Loads 8,530 of the 10,662 sentences of Pang and Lee (2005, ACL P05-1015), half of each class.
 
-    Test and validation texts are held out by a hash of the text, as in `dataset.choose_by_hash`.
+    Test and validation texts are held out by a hash of the text, as in `hold_out.choose_by_hash`.
 
     Args:
       validation_size, test_size: number of sentences to hold out. 0: a tenth.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bahdanau_jax.data.dataset import hashes_of, tenth
+from bahdanau_jax.data.hold_out import hashes_of, tenth
 from bahdanau_jax.errors import DataNotFound, InputError
 from bahdanau_jax.token_ids import END, PAD
 

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from bahdanau_jax.data.arrow_texts import ArrowTexts, ArrowWriter, Names
-from bahdanau_jax.data.dataset import Examples, hash_of
+from bahdanau_jax.data.dataset import Examples
+from bahdanau_jax.data.hold_out import hash_of
 from bahdanau_jax.data.objects import as_text, shown
 from bahdanau_jax.data.record_batches import Column, RecordBatch, distinct, is_text
 from bahdanau_jax.data.sniff import NOT_TEXT

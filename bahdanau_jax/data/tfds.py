@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from bahdanau_jax.data import imdb_download
-from bahdanau_jax.data.dataset import Dataset, Examples, refuse_fold, split_by_hash
+from bahdanau_jax.data.dataset import Dataset, Examples
+from bahdanau_jax.data.hold_out import refuse_fold, split_by_hash
 from bahdanau_jax.data.tfds_folder import find_prepared, open_prepared, prepare_by_tfds
 from bahdanau_jax.errors import DataNotFound, one_line
 
@@ -35,7 +36,7 @@ def load_tfds(
       data_dir: folder of prepared data sets. None: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       validation_size: number of texts to take out of train. 0: the set's own validation split, or a tenth
         of train.
-      validation_fold: how often so many texts are passed over first, see `dataset.split_by_hash`.
+      validation_fold: how often so many texts are passed over first, see `hold_out.split_by_hash`.
       test_size: number of texts to take out of train if no other split has labels. 0: a tenth.
       text, label: names of the features.
 

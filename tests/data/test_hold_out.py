@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bahdanau_jax.data.dataset import Dataset, Examples, hash_of, split_by_hash, unlabelled_texts
+from bahdanau_jax.data.dataset import Dataset, Examples, unlabelled_texts
+from bahdanau_jax.data.hold_out import hash_of, split_by_hash
 from bahdanau_jax.errors import InputError
 
 
