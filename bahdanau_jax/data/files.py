@@ -71,7 +71,7 @@ def load_files(
       text, label, group, id: columns or fields by name, or by number from 1. `text` may be several, separated
         by commas.
       validation_size, test_size: number of texts to take out. 0: a tenth of the training texts.
-      validation_fold: how often so many texts are passed over first.
+      validation_fold: which so many texts: fold 1 has none of those of fold 0, and so on.
       format, header, delimiter, quoting, encoding: how a file is written. "": the file decides.
       bad_bytes: "replace" reads bytes that are not text as U+FFFD, "refuse" makes them an error.
 

@@ -29,7 +29,7 @@ def split_by_hash(
       examples: the examples to split.
       size: number of texts to hold out. 0: a tenth.
       field: the config's field that holds the size, for the message.
-      fold: how often so many texts are passed over first.
+      fold: which so many texts: fold 1 has none of those of fold 0, and so on.
 
     Returns:
       the rest, and the examples held out.

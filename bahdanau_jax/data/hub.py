@@ -40,7 +40,7 @@ def load_hub(
       data_dir: folder for what is downloaded. None: HF_HOME, or the default of `datasets`.
       text, label, group, id: columns, as in `files.load_files`.
       validation_size: number of texts to take out of train. 0: the set's own validation split, or a tenth.
-      validation_fold: how often so many texts are passed over first.
+      validation_fold: which so many texts: fold 1 has none of those of fold 0, and so on.
       test_size: number of texts to take out of train if no other split has labels. 0: a tenth.
 
     Raises:

@@ -155,7 +155,7 @@ def load_rotten_tomatoes(
 
     Args:
       validation_size, test_size: number of sentences to hold out. 0: a tenth.
-      validation_fold: how often so many validation sentences are passed over first.
+      validation_fold: which so many: fold 1 has none of those of fold 0, and so on.
 
     Raises:
       DataNotFound: the package is not installed.
