@@ -36,7 +36,7 @@ def load_tfds(
       data_dir: folder of prepared data sets. None: TFDS_DATA_DIR, or ~/tensorflow_datasets.
       validation_size: number of texts to take out of train. 0: the set's own validation split, or a tenth
         of train.
-      validation_fold: which so many texts: fold 1 has none of those of fold 0, and so on; see `hold_out.split_by_hash`.
+      validation_fold: which so many texts: fold 1 has none of those of fold 0.
       test_size: number of texts to take out of train if no other split has labels. 0: a tenth.
       text, label: names of the features.
 
