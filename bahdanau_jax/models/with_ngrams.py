@@ -81,10 +81,6 @@ class WithNgrams(nnx.Module):
         """What the network's encoder reads; the n-grams have no part in it."""
         return self.network.embed(ids)
 
-    def teacher(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch outputs"]:
-        """The n-grams' logits, which label texts for the network with `config.pseudo_labels`."""
-        return self.ngrams(ids)
-
     def set_view(self, deterministic: bool | None = None) -> None:
         """Called by `nnx.view`; switches between training and evaluation."""
         if deterministic is not None:

@@ -199,10 +199,7 @@ class Config(Section):
     classifier. "": none."""
     unlabelled: bool = False
     """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
-    virtual shifts (needs adversarial.virtual_norm) or with `pseudo_labels`."""
-    pseudo_labels: Rate = 0.0
-    """The network also learns texts without labels, as of the class of which the n-grams are at least this
-    sure (needs model.ngrams). 0: it does not."""
+    virtual shifts (needs adversarial.virtual_norm)."""
     class_weights: bool = False
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
@@ -238,12 +235,6 @@ class Config(Section):
                 "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
         model = self.model
-        shifts = self.adversarial.norm or self.adversarial.virtual_norm
-        if self.pseudo_labels and (shifts or not self.unlabelled or not model.ngrams):
-            raise InputError(
-                f"config.pseudo_labels is {self.pseudo_labels}; expected 0 without config.unlabelled, without "
-                "config.model.ngrams and with config.adversarial"
-            )
         hidden, embedding = model.hidden_features, model.embedding_features
         # The largest arrays, by a low estimate.
         layers = model.num_layers * 8 * hidden * (min(embedding, 2 * hidden) + hidden)
@@ -251,11 +242,6 @@ class Config(Section):
         embeddings = self.vocab_size * embedding
         check_size("the parameters of config.model", embeddings + layers + attention_and_head)
         return self
-
-    @property
-    def learns_unlabelled(self) -> bool:
-        """Whether the batches have texts without labels, besides those with one."""
-        return self.unlabelled and max(self.pseudo_labels, self.adversarial.virtual_norm) > 0
 
 
 class WordVectors(Section):

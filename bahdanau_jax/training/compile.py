@@ -57,7 +57,6 @@ def compile_ahead(run: Session, setup: Setup) -> Compiled:
         microbatches=run.microbatches,
         class_weights=setup.class_weights,
         norms=Norms(config.adversarial.norm, config.adversarial.virtual_norm),
-        pseudo_labels=config.pseudo_labels,
     )
     lengths, batch_size = config.bucket_lengths, config.batch_size
     where: Any = dict(mesh=run.mesh, pool=run.pool)

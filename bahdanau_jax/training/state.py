@@ -64,7 +64,7 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
         )
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.label_names))
     unlabelled = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
-    rows = len(dataset.train) + (len(unlabelled) if config.learns_unlabelled else 0)
+    rows = len(dataset.train) + (len(unlabelled) if config.adversarial.virtual_norm else 0)
     epoch_steps = steps_per_epoch(rows, config.batch_size)
     total_steps = epoch_steps * config.epochs
     transformation = make_optimizer(**config.optimizer.model_dump(), total_steps=total_steps)

@@ -10,7 +10,6 @@ from flax import nnx
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import Metrics, loss_and_metrics
-from bahdanau_jax.models.probabilities import predicted_class, probabilities
 from bahdanau_jax.training.adversarial import (
     NO_SHIFTS,
     Norms,
@@ -32,7 +31,6 @@ def train_step(
     microbatches: int = 1,
     class_weights: Sequence[float] | None = None,
     norms: Norms = NO_SHIFTS,
-    pseudo_labels: float = 0.0,
 ) -> tuple[nnx.State, StepReport]:
     """One step of gradient descent, as a pure function.
 
@@ -47,13 +45,10 @@ def train_step(
       class_weights: factor of each class's loss, [classes]. The reported loss stays unweighted.
       norms: with one above 0, the loss also counts shifted texts; see adversarial.py. Rows with the label -1
         are texts without a label.
-      pseudo_labels: with one above 0, a text without a label counts as one of the class of which
-        `model.teacher` is at least this sure (Lee 2013, "Pseudo-Label").
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
-    labelled = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
-    count = jnp.maximum(jnp.sum(batch.real, dtype=jnp.float32), 1) if pseudo_labels else labelled
+    count = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
 
     def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
         real = labelled_rows(part)
@@ -64,15 +59,9 @@ def train_step(
     def loss_fn(params, rest, part: Batch):
         model = nnx.merge(modelgraph, params, rest, copy=True)
         logits, _ = model(part.ids)
-        loss_sum = sum_of(logits, with_pseudo_labels(model, part) if pseudo_labels else part)
-        metrics = loss_and_metrics(logits, part.labels, labelled_rows(part))[1]
+        loss_sum = sum_of(logits, part)
+        metrics = loss_and_metrics(logits, part.labels, part.real)[1]
         return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
-
-    def with_pseudo_labels(model, part: Batch) -> Batch:
-        taught = model.teacher(part.ids)
-        sure = jnp.max(probabilities(taught), axis=-1) >= pseudo_labels
-        found = jnp.where(sure, predicted_class(taught), -1)
-        return part._replace(labels=jnp.where(part.labels < 0, found, part.labels))
 
     def forward(params, rest, ids, shift):
         model = nnx.merge(modelgraph, params, rest, copy=True)
@@ -111,7 +100,7 @@ def train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, params), Metrics(*[jnp.zeros(())] * 3)
         (rest, grads, metrics), _ = jax.lax.scan(body, (rest, *zeros), parts)
-    loss = metrics.loss_sum / labelled
+    loss = metrics.loss_sum / count
     report = StepReport(metrics, loss, part_norms(params), part_norms(grads))
     nnx.update(model, rest)
     with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its step count

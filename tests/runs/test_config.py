@@ -12,7 +12,7 @@ from bahdanau_jax.models.classifier import POOLINGS
 from bahdanau_jax.runs.config import Config, Pooling, WordVectorsConfig, default_config
 from bahdanau_jax.runs.parse_config import describe_fields, flatten, parse_config, upgrade
 from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
-from experiments import imdb, imdb_semi, imdb_tiny
+from experiments import imdb, imdb_tiny
 
 
 def changed(field, value, config=None) -> dict:
@@ -194,15 +194,6 @@ def test_only_the_linear_model_reads_texts_without_labels():
     assert message.startswith(
         "config.unlabelled is True; expected False with config.model.ngrams 0"
     )
-
-
-def test_only_ngrams_give_pseudo_labels_and_only_without_shifts():
-    message = "config.pseudo_labels is 0.7; expected 0 without config.unlabelled"
-    assert refusal(changed("pseudo_labels", 0.7)).startswith(message)
-    config = changed("pseudo_labels", 0.7, imdb_semi.get_config())
-    assert parse_config(config).learns_unlabelled
-    config["adversarial"]["norm"] = 1.0
-    assert refusal(config).startswith(message)
 
 
 def test_a_config_of_version_0_1_is_read_where_the_removed_fields_did_nothing():

@@ -8,14 +8,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from scipy.special import softmax
 
 from bahdanau_jax import AttentionClassifier
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import per_example_loss
-from bahdanau_jax.models.ngrams import NgramClassifier
-from bahdanau_jax.models.with_ngrams import WithNgrams
 from bahdanau_jax.training.adversarial import NO_SHIFTS, Norms
 from bahdanau_jax.training.steps import choose_microbatches, train_step
 
@@ -37,11 +34,10 @@ def small_batch(rows=12, time=7, fillers=3):
     return Batch(ids, labels, real, np.where(real, np.arange(rows), -1).astype(np.int32))
 
 
-def one_step(model, microbatches, batch, norms=NO_SHIFTS, pseudo_labels=0.0):
+def one_step(model, microbatches, batch, norms=NO_SHIFTS):
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
     graphdef, state = nnx.split((model, optimizer))
-    options = dict(microbatches=microbatches, norms=norms, pseudo_labels=pseudo_labels)
-    step = jax.jit(partial(train_step, graphdef, **options))
+    step = jax.jit(partial(train_step, graphdef, microbatches=microbatches, norms=norms))
     state, report = step(state, batch)
     return nnx.merge(graphdef, state)[0], report.metrics
 
@@ -127,50 +123,3 @@ def test_a_text_without_a_label_changes_nothing_without_a_virtual_shift():
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
         parameters(first), parameters(second),
     )  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("microbatches", [1, 4])
-@pytest.mark.parametrize("classes", [2, 3])
-def test_pseudo_labels_are_the_classes_of_which_the_ngrams_are_sure(microbatches, classes):
-    batch = small_batch()
-    batch.labels[:9:2] = -1
-
-    def with_ngrams():
-        network = AttentionClassifier(
-            30, embedding_features=6, hidden_features=4, num_layers=1, attention_units=5,
-            num_classes=classes, dropout=0.0, head_dropout=0.0, rngs=nnx.Rngs(0),
-        )  # fmt: skip
-        model = WithNgrams(network, NgramClassifier(n=1, rows=64, num_classes=classes))
-        rng = np.random.default_rng(1)
-        model.ngrams.weights[...] = jnp.asarray(
-            rng.normal(size=model.ngrams.weights.shape), jnp.float32
-        )
-        model.ngrams.squared_scales[...] = jnp.ones(64)
-        return model
-
-    def expected_loss(network, labels):
-        logits = network(jnp.asarray(batch.ids[batch.real]))[0]
-        losses = per_example_loss(logits, np.maximum(labels, 0))
-        return (
-            jnp.sum(jnp.where(labels >= 0, losses, 0)) / 9
-        )  # texts of an unsure class add nothing
-
-    said = np.asarray(with_ngrams().ngrams(jnp.asarray(batch.ids[batch.real])), np.float64)
-    teacher = softmax(np.concatenate([0 * said, said], 1) if classes == 2 else said, axis=1)
-    labels, unknown = batch.labels[batch.real], batch.labels[batch.real] < 0
-    surest = teacher.max(axis=1)
-    threshold = float(np.median(surest[unknown])) - 1e-4
-    found = np.where(surest >= threshold, teacher.argmax(axis=1), -1)
-    assert set((found[unknown] >= 0).tolist()) == {True, False}
-    expected_labels = np.where(unknown, found, labels).astype(np.int32)
-    start = with_ngrams()
-    gradient = nnx.jit(nnx.grad(partial(expected_loss, labels=expected_labels)))(start.network)
-    expected = jax.tree.map(jnp.subtract, parameters(start.network), gradient)
-    model, metrics = one_step(with_ngrams(), microbatches, batch, pseudo_labels=threshold)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
-        parameters(model.network), expected,
-    )  # fmt: skip
-    np.testing.assert_array_equal(model.ngrams.weights[...], start.ngrams.weights[...])
-    assert float(metrics.count) == 4  # figures are of labelled texts
