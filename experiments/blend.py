@@ -93,10 +93,8 @@ def blend(runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[Example
       InputError: the runs are of different data, or only some of their validation texts are the same.
     """
     validation = [read_predictions(run, "validation") for run in runs]
-    folds = have_none_in_common(validation)
     tests = align(runs, [read_predictions(run) for run in runs], "test")
-    test, voices = tests[0], voices_of([x.probabilities for x in tests])
-    if folds:
+    if have_none_in_common(validation):
         scales = np.full(len(runs), 1 / len(runs))
         held_out = Predictions(
             [name for one in validation for name in one.ids],
@@ -108,28 +106,24 @@ def blend(runs: Sequence[Path]) -> tuple[dict[str, Any], dict[str, tuple[Example
         for run in runs:
             check_same_validation(runs[0], run)
         held_out, *_ = aligned = align(runs, validation, "validation")
-        found = voices_of([x.probabilities for x in aligned])
-        scales = fit_scales(found, held_out.labels)
-        validated = cross_fitted(found, held_out.labels)
-    blended = {
-        "validation": (Examples(held_out.ids, held_out.labels, held_out.ids), validated),
-        "test": (Examples(test.ids, test.labels, test.ids), np.tensordot(scales, voices, 1)),
-    }
-    blended = {split: (texts, z.astype(np.float32)) for split, (texts, z) in blended.items()}
-    right = blended["test"][1].argmax(axis=1) == test.labels
+        voices = voices_of([x.probabilities for x in aligned])
+        scales = fit_scales(voices, held_out.labels)
+        validated = cross_fitted(voices, held_out.labels)
+    tested = np.tensordot(scales, voices_of([x.probabilities for x in tests]), 1)
+    predictions = {"validation": held_out, "test": tests[0]}
+    examples = {k: Examples(v.ids, v.labels, v.ids) for k, v in predictions.items()}
+    logits = {"validation": validated.astype(np.float32), "test": tested.astype(np.float32)}
+    right = logits["test"].argmax(axis=1) == examples["test"].labels
     compared = {}
     for run, alone in zip(runs, tests, strict=True):
-        p_value = mcnemar(right, alone.correct).p_value
-        compared[str(run)] = {"accuracy": float(alone.correct.mean()), "p_value": p_value}
+        test = mcnemar(right, alone.correct)
+        compared[str(run)] = {"accuracy": float(alone.correct.mean()), "p_value": test.p_value}
     figures = {
         "scales": scales.tolist(),
-        "splits": figures_of_splits(
-            {split: z for split, (_, z) in blended.items()},
-            {split: texts for split, (texts, _) in blended.items()},
-        ),
+        "splits": figures_of_splits(logits, examples),
         "compared": compared,
     }
-    return figures, blended
+    return figures, {split: (examples[split], logits[split]) for split in logits}
 
 
 @command

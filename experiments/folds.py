@@ -28,12 +28,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bahdanau_jax.data.load import read_dataset
-from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.training.session import check_config
 from experiments import blend, config_file
 from experiments.command import INTERRUPTED, REQUIRED, command, fail, parse_flags
-from experiments.sweep import execute
+from experiments.sweep import check_overrides, execute
 
 OURS = ("validation_size", "validation_fold")
 
@@ -46,9 +45,10 @@ def plan(overrides: Sequence[str], *, folds: int, out: Path) -> dict[Path, list[
       DataNotFound: the data set is neither prepared nor reachable.
     """
     first = check_config(config_file.parse(["run", *overrides])[0])
-    data = {**first.data.model_dump(), "validation": "random"}
+    data = first.data.model_dump()
     dataset = read_dataset(data | dict(zip(OURS, (1, 0), strict=True)), seed=first.seed)
     size = -(-(len(dataset.train) + len(dataset.validation)) // folds)
+    # The last fold is the first that could fail; its run would only begin after the others.
     read_dataset(data | dict(zip(OURS, (size, folds - 1), strict=True)), seed=first.seed)
     runs = {}
     for fold in range(folds):
@@ -64,10 +64,7 @@ def plan(overrides: Sequence[str], *, folds: int, out: Path) -> dict[Path, list[
 @command
 def main(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
-    for argument in argv:
-        for field in OURS:
-            if argument.lstrip("-").startswith(f"config.data.{field}="):
-                raise InputError(f"--config.data.{field} is given; expected --folds, which sets it")
+    check_overrides(argv[1:], {f"config.data.{field}": "folds" for field in OURS})
     asked, overrides = parse_flags(argv, config=True, folds=5, out=REQUIRED, at_least={"folds": 2})
     out = Path(asked.out).expanduser().resolve()
     runs = plan(overrides[1:], folds=asked.folds, out=out)

@@ -24,7 +24,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,18 +189,26 @@ def sweep(runs: Sequence[Planned], out: Path, *, baseline: Path | None, about: s
     return write()
 
 
-def _check_overrides(arguments: Sequence[str]) -> None:
-    """Refuses --config and --config.seed, which have flags of their own here."""
+def check_overrides(arguments: Sequence[str], instead: Mapping[str, str]) -> None:
+    """Refuses flags of a single run.
+
+    Args:
+      arguments: the command line.
+      instead: names of such flags, and the flag that sets them here.
+
+    Raises:
+      InputError: one of them is given.
+    """
     for argument in arguments:
-        for name, instead in (("config", "configs"), ("config.seed", "seeds")):
+        for name, ours in instead.items():
             if re.match(rf"--?{re.escape(name)}(=|$)", argument):
-                raise InputError(f"--{name} is for a single run; expected --{instead}")
+                raise InputError(f"--{name} is for a single run; expected --{ours}")
 
 
 @command
 def main(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit code."""
-    _check_overrides(argv[1:])
+    check_overrides(argv[1:], {"config": "configs", "config.seed": "seeds"})
     asked, overrides = parse_flags(
         argv,
         config=True,

@@ -109,7 +109,7 @@ def validate_by_films(dataset: Dataset, validation_size: int, fold: int = 0) -> 
 
 
 def _blocks(
-    labels: np.ndarray, validation_size: int, test_size: int = 0
+    labels: np.ndarray, validation_size: int, test_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The rows of the file to hold out for validation and for test."""
     negative, positive = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)

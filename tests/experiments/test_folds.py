@@ -112,7 +112,7 @@ def test_a_set_with_its_own_validation_is_refused(tmp_path, capsys):
         ("--config=experiments/imdb_tiny.py", "the source 'made_up' has no folds"),
         (
             "--config.data.validation_size=9",
-            "config.data.validation_size is given; expected --folds",
+            "--config.data.validation_size is for a single run; expected --folds",
         ),
         ("--config.model.hidden=9", "config has no field 'model.hidden'"),
         ("--folds=1", "folds"),
