@@ -12,7 +12,13 @@ from flax import nnx
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.models.classifier import AttentionClassifier
-from bahdanau_jax.models.ngrams import NgramClassifier
+from bahdanau_jax.models.ngrams import (
+    ENDING_SHARE,
+    ENDING_WORDS,
+    HASHES,
+    NgramClassifier,
+    ngram_kinds,
+)
 from bahdanau_jax.models.with_ngrams import WithNgrams
 from bahdanau_jax.token_ids import PAD
 
@@ -236,19 +242,30 @@ def _ngrams(g: _Graph, model: NgramClassifier, text: _Text) -> str:
         """x [batch, n] moved by `steps`, with any values in front."""
         return g("Gather", x, g("Max", g("Sub", positions, steps), 0), axis=1)
 
-    orders = []
-    for n in range(1, model.n + 1):
-        hashed = mix(modulo(g("Add", text.ids, n)))
-        for k in range(1, n):
-            word = times(before(text.ids, text.position, k), 0x9E3779B1)
-            hashed = mix(g("BitwiseXor", hashed, word))
-        ends = g("And", text.real, g("GreaterOrEqual", text.position, n - 1))
-        orders.append(g("Where", ends, g("Mod", hashed, model.rows), -1))
-    count = g("Mul", text.time, model.n)
-    found, _ = g.two("TopK", g("Concat", *orders, axis=1), count, axis=1)
+    space = model.rows if model.keys is None else HASHES
+    last = g("Max", g("Div", text.length, ENDING_SHARE), ENDING_WORDS)
+    ending = g("Sub", text.length, last)  # [batch, 1], where it begins
+    each = []
+    kinds = ngram_kinds(model.n, gaps=model.gaps, ending=model.ending)
+    for kind in kinds:
+        hashed = g("BitwiseXor", mix(modulo(g("Add", text.ids, kind.n))), kind.salt)
+        for k in range(1, kind.span):
+            if k != kind.gap:
+                word = times(before(text.ids, text.position, k), 0x9E3779B1)
+                hashed = mix(g("BitwiseXor", hashed, word))
+        first = g("Sub", text.position, kind.span - 1)
+        occurs = g("And", text.real, g("GreaterOrEqual", first, 0))
+        if kind.ending:
+            occurs = g("And", occurs, g("GreaterOrEqual", first, ending))
+        each.append(g("Where", occurs, g("Mod", hashed, space), -1))
+    count = g("Mul", text.time, len(kinds))
+    found, _ = g.two("TopK", g("Concat", *each, axis=1), count, axis=1)
     place = g("Range", 0, g("Squeeze", count), 1)
     again = g("And", g("Equal", found, before(found, place, 1)), g("Greater", place, 0))
     occurs = g("And", g("GreaterOrEqual", found, 0), g("Not", again))
+    if model.keys is not None:
+        found, is_key = _search(g, np.asarray(model.keys[...], np.int64), found)
+        occurs = g("And", occurs, is_key)
     found, occurs = g("Max", found, 0), g("Unsqueeze", occurs, [2])
     scales = _array(model.squared_scales)[:, None]
     weights, squared = (
@@ -257,3 +274,16 @@ def _ngrams(g: _Graph, model: NgramClassifier, text: _Text) -> str:
     )
     norm = g("Sqrt", g("Where", g("Greater", squared, _ZERO), squared, np.float32(1)))
     return g("Add", g("Div", weights, norm), _array(model.bias))
+
+
+def _search(g: _Graph, keys: np.ndarray, found: str) -> tuple[str, str]:
+    """The place of each number among increasing keys, and whether it is one; by bisection."""
+    keys_name = g("Identity", keys)
+    place = g("Sub", g("Mul", found, 0), 1)  # the last key that is not above the number; -1: none
+    for bit in reversed(range(len(keys).bit_length())):
+        next_place = g("Add", place, 2**bit)
+        inside = g("Less", next_place, len(keys))
+        key = g("Gather", keys_name, g("Min", next_place, len(keys) - 1))
+        place = g("Where", g("And", inside, g("LessOrEqual", key, found)), next_place, place)
+    place = g("Max", place, 0)
+    return place, g("Equal", g("Gather", keys_name, place), found)

@@ -46,6 +46,7 @@ def build_classifier(
     """
     given = dict(fields)
     n, rows = given.pop("ngrams", 0), given.pop("ngram_rows", 1)
+    kinds = {x: given.pop(f"ngram_{x}", False) for x in ("gaps", "ending", "keyed")}
     names = "ngram_share", "fit_blend", "ngram_vectors"
     blend = {name: given.pop(name) for name in names if name in given}
     target, options = given.pop("target"), dict(given.pop("options", {}))
@@ -65,7 +66,7 @@ def build_classifier(
         ) from error
     if not n:
         return network
-    ngrams = NgramClassifier(n=n, rows=rows, num_classes=num_classes)
+    ngrams = NgramClassifier(n=n, rows=rows, num_classes=num_classes, **kinds)
     return WithNgrams(network, ngrams, **blend)
 
 

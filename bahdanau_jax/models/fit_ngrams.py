@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from jaxtyping import Int
 from sklearn.linear_model import LogisticRegression
@@ -14,17 +13,19 @@ from bahdanau_jax.models.nb_svm import (
     Fitted,
     SoftCounts,
     fit_nb_svm,
+    frequent,
     in_class,
     joined,
     known_rows,
     log_ratio,
     logits_of,
     norms_of,
+    places,
     soft_counts,
     table_of,
 )
 from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics, text_vectors
-from bahdanau_jax.models.ngrams import distinct_rows
+from bahdanau_jax.models.ngrams import HASHES, NO_KEY, distinct_rows
 
 
 class TextBatch(Protocol):
@@ -45,6 +46,9 @@ def fit_ngrams(
     *,
     n: int,
     rows: int,
+    gaps: bool = False,
+    ending: bool = False,
+    keyed: bool = False,
     outputs: int = 1,
     features: int = 0,
     unlabelled: Iterable[TextBatch] = (),
@@ -69,7 +73,8 @@ def fit_ngrams(
 
     Args:
       batches: each text once.
-      n, rows: of the NgramClassifier.
+      n, rows, gaps, ending, keyed: of the NgramClassifier. With `keyed`, the n-grams that most texts hold,
+        with and without labels, get the rows.
       outputs: 1 for two classes, otherwise one per class.
       features: size of the vectors of n-grams; 0: none.
       unlabelled: texts without labels.
@@ -86,18 +91,24 @@ def fit_ngrams(
       >>> int((fitted.weights > 0).sum()), int((fitted.weights < 0).sum())
       (1, 1)
     """
-    find = jax.jit(partial(distinct_rows, n=n, rows=rows))
-    texts, labels = _read(batches, find)
+    space = HASHES if keyed else rows
+    find = partial(distinct_rows, n=n, rows=space, gaps=gaps, ending=ending)
+    (texts, labels), (others, _) = _read(batches, find), _read(unlabelled, find)
+    keys = None
+    if keyed:
+        found = frequent([*texts, *others], rows)
+        texts, others = ([places(found, text) for text in some] for some in (texts, others))
+        keys = np.full(rows, NO_KEY, np.int32)
+        keys[: len(found)] = found
     fit = partial(fit_nb_svm, rows=rows, outputs=outputs)
     choice = choices[0] if len(choices) == 1 else _choose(texts, labels, outputs, fit, choices)
-    others, _ = _read(unlabelled, find)
     fitted, counts = fit(texts, labels, choice=choice), None
     if others:
         counts = soft_counts(fitted, others)
         fitted = fit(texts, labels, choice=choice, others=counts)
     if features:
         fitted = _add_vectors(fitted, texts, labels, others, counts, features)
-    return fitted, choice
+    return fitted._replace(keys=keys), choice
 
 
 def _add_vectors(

@@ -20,11 +20,12 @@ class Choice(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """An NgramClassifier's variables, float32."""
+    """An NgramClassifier's variables, float32, and the int32 hashes of its rows if they have keys."""
 
     weights: Float[np.ndarray, "rows outputs"]
     squared_scales: Float[np.ndarray, "rows"]
     bias: Float[np.ndarray, "outputs"]
+    keys: Int[np.ndarray, "rows"] | None = None
 
 
 class SoftCounts(NamedTuple):
@@ -46,6 +47,26 @@ def soft_counts(fitted: Fitted, texts: Sequence[np.ndarray]) -> SoftCounts:
         for output in range(outputs):
             soft[output] += np.bincount(column, probabilities[text, output], minlength=rows)
     return SoftCounts(soft, holding)
+
+
+def frequent(texts: Sequence[np.ndarray], limit: int) -> Int[np.ndarray, "at_most_limit"]:
+    """The numbers, at most so many, that most texts hold, in increasing order."""
+    every = np.sort(np.concatenate(texts))
+    starts = np.flatnonzero(np.append(True, every[1:] != every[:-1]))
+    counts = np.diff(np.append(starts, len(every)))
+    first = np.argsort(-counts, kind="stable")[:limit]
+    return every[starts[np.sort(first)]]
+
+
+def places(keys: Int[np.ndarray, "keys"], found: np.ndarray) -> Int[np.ndarray, "known"]:
+    """Where those of the numbers that are keys stand among them.
+
+    Example:
+      >>> places(np.array([2, 5, 9]), np.array([9, 4, 2])).tolist()
+      [2, 0]
+    """
+    place = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
+    return place[keys[place] == found].astype(np.int32)
 
 
 def in_class(labels: Int[np.ndarray, "texts"], output: int, outputs: int) -> np.ndarray:

@@ -103,12 +103,16 @@ class WithNgrams(nnx.Module):
             texts,
             n=self.ngrams.n,
             rows=self.ngrams.rows,
+            gaps=self.ngrams.gaps,
+            ending=self.ngrams.ending,
+            keyed=self.ngrams.keys is not None,
             outputs=self.ngrams.bias.shape[0],
             features=self.ngram_vectors,
             unlabelled=unlabelled,
         )
         for name, values in fitted._asdict().items():
-            getattr(self.ngrams, name)[...] = values
+            if values is not None:
+                getattr(self.ngrams, name)[...] = values
         return (
             f"linear model: {np.count_nonzero(fitted.squared_scales):,} rows of n-grams in at least "
             f"{choice.min_texts} texts, C {choice.c:g}"

@@ -17,7 +17,12 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_with_interval
 from bahdanau_jax.recipes.all_texts import read_all_texts
 from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
-from bahdanau_jax.recipes.word_vectors import load_gensim, skip_gram
+from bahdanau_jax.recipes.word_vectors import (
+    load_gensim,
+    normalized,
+    skip_gram,
+    topic_vectors,
+)
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, multihost
 from bahdanau_jax.runs.config import WordVectorsConfig
@@ -74,7 +79,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         vectors = skip_gram(
             ids,
             vocab_size=settings.vocab_size,
-            features=model.embedding_features,
+            features=model.embedding_features - model.topic_features,
             window=model.window,
             negatives=model.negatives,
             subsample=model.subsample,
@@ -82,6 +87,15 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             seed=settings.seed,
             after_epoch=_report_epochs(console, stop, settings.epochs),
         )
+        if model.topic_features:
+            topics = topic_vectors(
+                ids,
+                vocab_size=settings.vocab_size,
+                features=model.topic_features,
+                seed=settings.seed,
+            )
+            vectors = np.concatenate([vectors, topics], axis=1)
+        vectors = normalized(vectors, ids)
 
         # Result.
         sha256 = save_vectors(workdir, vectors)

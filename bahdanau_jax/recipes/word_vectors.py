@@ -1,4 +1,4 @@
-"""Word vectors from texts without labels: words with similar neighbours get similar vectors."""
+"""Word vectors from texts without labels: words with similar neighbours or texts get similar vectors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
 
@@ -97,3 +98,60 @@ def skip_gram(
     ids = [int(str(name)) for name in model.wv.index_to_key]
     vectors[ids] = model.wv.vectors
     return vectors
+
+
+def topic_vectors(
+    texts: Sequence[np.ndarray], *, vocab_size: int, features: int, seed: int = 0
+) -> Float[np.ndarray, "vocab_size features"]:
+    """Vectors that tell in which texts a word stands: latent semantic analysis (Deerwester et al. 1990).
+
+    A word counts (1 + log(times in the text)) * log(texts / texts with the word), and each text has norm 1.
+    A word's vector is the sum of the leading singular vectors of its texts, of norm 1.
+
+    Args:
+      texts: int32 ids of each text, as `Vocabulary.encode` returns them. Padding and START are skipped.
+      vocab_size: number of ids.
+      features: size of a vector.
+      seed: of the first, random vectors of the iteration.
+
+    Returns:
+      float32 vectors, zeros for ids that occur in no text.
+
+    Example:
+      >>> vectors = topic_vectors([np.array([4, 5]), np.array([6]), np.array([5, 4])], vocab_size=7, features=2)
+      >>> (vectors @ vectors.T).round(3)[4:, 4:].tolist()
+      [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    from scipy.sparse import csr_array  # takes 0.2 s
+
+    ids = np.concatenate(texts)
+    text = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
+    is_word = (ids == UNKNOWN) | (ids >= FIRST_WORD)
+    shape = vocab_size, len(texts)
+    by_word = csr_array((np.ones(is_word.sum()), (ids[is_word], text[is_word])), shape)
+    by_word.sum_duplicates()
+    word = np.repeat(np.arange(vocab_size), np.diff(by_word.indptr))
+    holding = np.maximum(np.diff(by_word.indptr), 1)
+    values = (1 + np.log(by_word.data)) * np.log(len(texts) / holding)[word]
+    norms = np.sqrt(np.bincount(by_word.indices, values**2, minlength=len(texts)))
+    values /= np.where(norms > 0, norms, 1)[by_word.indices]
+    by_word.data = values.astype(np.float32)
+    topics = text_topics(by_word, features=features, passes=5, seed=seed)
+    return ngram_scores(by_word, topics, np.eye(features, dtype=np.float32))
+
+
+def normalized(
+    vectors: Float[np.ndarray, "vocab_size features"], texts: Sequence[np.ndarray]
+) -> Float[np.ndarray, "vocab_size features"]:
+    """Gives each feature mean 0 and variance 1 over the words of the texts; ids in no text stay zeros.
+
+    Example:
+      >>> normalized(np.array([[0.0], [2.0], [4.0], [9.0]]), [np.array([1, 2]), np.array([1, 2])]).tolist()
+      [[0.0], [-1.0], [1.0], [0.0]]
+    """
+    counts = np.bincount(np.concatenate(texts), minlength=len(vectors))
+    frequencies = counts / counts.sum()
+    moved = vectors - frequencies @ vectors
+    scales = np.sqrt(frequencies @ moved**2)
+    used = (counts > 0)[:, None]
+    return np.where(used, moved / np.where(scales > 0, scales, 1), 0).astype(vectors.dtype)

@@ -113,7 +113,14 @@ class Model(Section):
     """Longest n-gram of a linear model (NB-SVM) that is fitted before the first step and adds its logits to
     the network's. 0: no linear model."""
     ngram_rows: Positive = 2**22
-    """Rows of the table into which n-grams are hashed."""
+    """Rows of the table of n-grams."""
+    ngram_keyed: bool = False
+    """Each row belongs to one of the most frequent n-grams. False: all are hashed to the rows, and share
+    them."""
+    ngram_gaps: bool = False
+    """Also pairs and triples of words that leave out one word between them."""
+    ngram_ending: bool = False
+    """The words, pairs and triples of a text's last quarter also count as n-grams of their own."""
     ngram_vectors: Natural = 0
     """Size of vectors of n-grams, learned without labels, with which the linear model is fitted. 0: none."""
     ngram_share: Share = 0.5
@@ -245,10 +252,12 @@ class Config(Section):
 
 
 class WordVectors(Section):
-    """Skip-gram word vectors (`recipes/word_vectors.py`)."""
+    """Word vectors (`recipes/word_vectors.py`): skip-gram, and behind it topics."""
 
     embedding_features: Positive = 128
     """Size of a word vector."""
+    topic_features: Natural = 0
+    """How many of these features tell in which texts a word stands. Skip-gram has the others, at least one."""
     window: Positive = 8
     """Words to either side that a word predicts, at most."""
     negatives: Positive = 5
@@ -276,7 +285,13 @@ class WordVectorsConfig(Section):
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> "WordVectorsConfig":
-        check_size("config.model", self.vocab_size * self.model.embedding_features)
+        model = self.model
+        check_size("config.model", self.vocab_size * model.embedding_features)
+        if model.topic_features >= model.embedding_features:
+            raise InputError(
+                f"config.model.topic_features is {model.topic_features}; expected less than "
+                f"config.model.embedding_features, {model.embedding_features}"
+            )
         return self
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 import experiments.export as cli
 from bahdanau_jax import AttentionClassifier, BahdanauAttention, InputError
-from bahdanau_jax.models.ngrams import NgramClassifier
+from bahdanau_jax.models.ngrams import HASHES, NO_KEY, NgramClassifier, distinct_rows
 from bahdanau_jax.models.probabilities import probabilities
 from bahdanau_jax.models.with_ngrams import WithNgrams
 
@@ -26,7 +26,17 @@ def make(**fields):
 
 def with_ngrams():
     network = make(pooling=("attention", "last", "max", "mean"), num_layers=1)
-    return WithNgrams(network, NgramClassifier(n=3, rows=97), ngram_share=0.4)
+    ngrams = NgramClassifier(n=3, rows=97, gaps=True, ending=True)
+    return WithNgrams(network, ngrams, ngram_share=0.4)
+
+
+def with_keys():
+    ngrams = NgramClassifier(n=2, rows=70, ending=True, keyed=True)
+    ids = np.random.default_rng(1).integers(1, WORDS, (1, 30))
+    found = np.asarray(distinct_rows(ids, n=2, rows=HASHES, ending=True))
+    keys = np.unique(found[found >= 0])[:60]  # ten rows are free
+    ngrams.keys[...] = jnp.full(70, NO_KEY, jnp.int32).at[: len(keys)].set(keys)
+    return WithNgrams(make(num_layers=1), ngrams, ngram_share=0.7)
 
 
 def with_fitted_scales():
@@ -49,7 +59,9 @@ def normalized():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("construct", [with_ngrams, with_fitted_scales, without_a_mask, normalized])
+@pytest.mark.parametrize(
+    "construct", [with_ngrams, with_keys, with_fitted_scales, without_a_mask, normalized]
+)
 def test_it_computes_what_the_model_does_for_any_padding(construct):
     model, rng = construct(), np.random.default_rng(0)
     # Larger than at the start of a training, when all weights are nearly even.
@@ -60,7 +72,7 @@ def test_it_computes_what_the_model_does_for_any_padding(construct):
     model.eval()
     call = nnx.jit(lambda model, ids: model(ids))
     session = onnxruntime.InferenceSession(to_onnx(model, temperature=1.7).SerializeToString())
-    for shape in ((6, 9), (1, 1)):
+    for shape in ((6, 9), (1, 1), (3, 99)):
         ids = rng.integers(1, WORDS, shape) * (rng.random(shape) < 0.6)
         ids[0] = 0
         p, weights = session.run(None, {"ids": ids})

@@ -10,54 +10,92 @@ from hypothesis import strategies as st
 from bahdanau_jax.data.batches import eval_batches
 from bahdanau_jax.models.fit_ngrams import CHOICES, fit_ngrams
 from bahdanau_jax.models.nb_svm import Choice, logits_of
-from bahdanau_jax.models.ngrams import NgramClassifier, distinct_rows, ngram_rows
+from bahdanau_jax.models.ngrams import (
+    NO_KEY,
+    Kind,
+    NgramClassifier,
+    distinct_rows,
+    ngram_kinds,
+    ngram_rows,
+)
 
 ROWS = 2**20  # few words: no two n-grams share a row
 texts = st.lists(st.integers(0, 9), min_size=1, max_size=12)  # 0 is padding, anywhere
 
 
-def tuples_at(ids, n):
+def tuples_at(ids, n, gap=0, ending=False):
     """The n-gram of real words that ends at each position, or None."""
-    found, words = [], []
+    found, words, last = [], [], max(sum(i > 0 for i in ids) // 4, 40)
+    begin = sum(i > 0 for i in ids) - last if ending else 0
+    span = n + (gap > 0)
     for i in ids:
         words += [i] if i else []
-        found.append(tuple(words[-n:]) if i and len(words) >= n else None)
+        ngram = words[-span:]
+        whole = i and len(words) >= span and len(words) - span >= begin
+        if gap and whole:
+            del ngram[-1 - gap]
+        found.append(tuple(ngram) if whole else None)
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("kind", ngram_kinds(3, gaps=True))
 @given(texts, texts)
-def test_a_row_stands_for_an_ngram_of_real_words(n, first, second):
+def test_a_row_stands_for_an_ngram_of_real_words(kind, first, second):
     length = 12
     batch = np.array([x + [0] * (length - len(x)) for x in (first, second)], np.int32)
-    rows = np.asarray(ngram_rows(jnp.array(batch), n=n, rows=ROWS)).reshape(-1)
-    ngrams = sum((tuples_at(row.tolist(), n) for row in batch), [])
+    rows = np.asarray(ngram_rows(jnp.array(batch), kind=kind, rows=ROWS)).reshape(-1)
+    ngrams = sum((tuples_at(row.tolist(), *kind) for row in batch), [])
     assert [row == -1 for row in rows] == [ngram is None for ngram in ngrams]
     assert rows.max() < ROWS
     pairs = {(row, ngram) for row, ngram in zip(rows, ngrams, strict=True)}
     assert len(pairs) == len({row for row, _ in pairs}) == len({ngram for _, ngram in pairs})
 
 
+@pytest.mark.parametrize("words", [3, 39, 41, 100, 161, 300])
+def test_the_ending_is_the_last_quarter_and_at_least_40_words(words):
+    rng = np.random.default_rng(words)
+    ids = np.zeros(400, np.int32)
+    ids[np.sort(rng.choice(400, words, replace=False))] = rng.integers(1, 9, words)
+    for kind in ngram_kinds(3, ending=True)[3:]:
+        rows = np.asarray(ngram_rows(ids[None], kind=kind, rows=ROWS))[0]
+        want = tuples_at(ids.tolist(), *kind)
+        assert [row == -1 for row in rows] == [ngram is None for ngram in want]
+        assert (rows >= 0).sum() == max(0, min(words, max(words // 4, 40)) - kind.n + 1)
+        whole = np.asarray(ngram_rows(ids[None], kind=Kind(kind.n), rows=ROWS))[0]
+        assert not set(rows) & set(whole) - {-1}  # they weigh as they do at the end
+
+
+@pytest.mark.parametrize("more", [{}, {"gaps": True}, {"ending": True}])
 @given(texts)
-def test_each_ngram_counts_once(ids):
+def test_each_ngram_counts_once(more, ids):
     padded = jnp.array([ids + [0] * (12 - len(ids))], jnp.int32)
-    found = np.asarray(distinct_rows(padded, n=2, rows=ROWS))[0]
-    want = (set(tuples_at(ids, 1)) | set(tuples_at(ids, 2))) - {None}
+    found = np.asarray(distinct_rows(padded, n=3, rows=ROWS, **more))[0]
+    kinds = ngram_kinds(3, **more)
+    want = {(kind, ngram) for kind in kinds for ngram in tuples_at(ids, *kind) if ngram}
     assert len(found[found >= 0]) == len(set(found[found >= 0])) == len(want)
+
+
+def test_the_kinds_of_ngrams():
+    plain = [Kind(1), Kind(2), Kind(3), Kind(4)]
+    gaps = [Kind(2, 1), Kind(3, 1), Kind(3, 2)]
+    ending = [Kind(1, 0, True), Kind(2, 0, True), Kind(3, 0, True)]
+    assert ngram_kinds(4, gaps=True, ending=True) == plain + gaps + ending
+    assert ngram_kinds(1, gaps=True) == [Kind(1)]
+    assert ngram_kinds(2, ending=True) == plain[:2] + ending[:2]
 
 
 def test_rows_are_used_evenly():
     ids = jnp.array(np.random.default_rng(0).integers(1, 30_000, (50, 400)), jnp.int32)
-    rows = np.asarray(ngram_rows(ids, n=2, rows=16))
+    rows = np.asarray(ngram_rows(ids, kind=Kind(2), rows=16))
     share = np.bincount(rows[rows >= 0], minlength=16) / (rows >= 0).sum()
     assert np.abs(share - 1 / 16).max() < 0.01
 
 
 def test_the_mask_may_be_given():
     ids, mask = jnp.array([[5, 9, 7]]), jnp.array([[True, False, True]])
-    rows = ngram_rows(ids, mask, n=2, rows=ROWS)
-    assert rows[0, 2] == ngram_rows(jnp.array([[5, 7]]), n=2, rows=ROWS)[0, 1]
+    rows = ngram_rows(ids, mask, kind=Kind(2), rows=ROWS)
+    assert rows[0, 2] == ngram_rows(jnp.array([[5, 7]]), kind=Kind(2), rows=ROWS)[0, 1]
     assert rows[0, 1] == -1
 
 
@@ -78,7 +116,8 @@ AS_IMDB = Choice(min_texts=3, c=1_000.0)
 def put(model, found):
     fitted, _ = found
     for name, values in fitted._asdict().items():
-        getattr(model, name)[...] = jnp.array(values)
+        if values is not None:
+            getattr(model, name)[...] = jnp.array(values)
 
 
 def batches_of(ids, labels):
@@ -198,7 +237,7 @@ def test_a_class_of_one_text_is_not_held_out():
 def test_where_no_ngram_is_in_enough_texts_it_is_fitted_all_the_same(choices):
     ids, labels = [np.array([k], np.int32) for k in range(5, 17)], np.array([0, 1] * 6, np.int32)
     fitted, choice = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, choices=choices)
-    assert all(np.isfinite(values).all() for values in fitted)
+    assert all(np.isfinite(values).all() for values in fitted[:3])
     assert (fitted.weights != 0).any() == (choice.min_texts == 1)
 
 
@@ -220,3 +259,35 @@ def test_the_length_of_a_text_does_not_matter_only_its_ngrams():
     )
     np.testing.assert_allclose(logits, np.full((3, 1), logits[0, 0]), rtol=1e-6)
     assert abs(logits[0, 0]) > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"gaps": True, "ending": True}])
+def test_with_keys_it_is_the_same_model_in_fewer_rows(more):
+    ids, labels = make_texts(2)
+    others, _ = make_texts(2, seed=1)
+    options = dict(n=2, choices=[AS_IMDB], **more)
+    logits = {}
+    for keyed, rows in ((False, 2**25), (True, 20_000)):
+        model = NgramClassifier(n=2, rows=rows, keyed=keyed, **more)
+        unlabelled = batches_of(others, np.zeros(len(others), np.int32))
+        found = fit_ngrams(
+            batches_of(ids, labels), rows=rows, keyed=keyed, unlabelled=unlabelled, **options
+        )
+        put(model, found)
+        batch = next(iter(batches_of(others, np.zeros(len(others), np.int32))))
+        logits[keyed] = np.asarray(model(jnp.array(batch.ids)))
+    np.testing.assert_allclose(logits[True], logits[False], atol=0.01)
+    keys = np.asarray(model.keys[...])
+    assert (np.diff(keys[: (keys < NO_KEY).sum()]) > 0).all() and keys[-1] == NO_KEY
+    assert np.abs(logits[True]).mean() > 1
+
+
+def test_the_rows_with_keys_are_those_of_the_most_frequent_ngrams():
+    ids = [np.array([1, 2, 3]), np.array([1, 2]), np.array([1, 4])]
+    model = NgramClassifier(n=1, rows=2, keyed=True)
+    batches = batches_of(ids, np.array([0, 1, 0], np.int32))
+    put(model, fit_ngrams(batches, n=1, rows=2, keyed=True, choices=[Choice(1, 1.0)]))
+    rows = np.asarray(model.rows_of(jnp.array([[4, 1, 3, 2, 9, 1]])))
+    known = np.asarray(model.rows_of(jnp.array([[1, 2]])))
+    assert set(rows[rows >= 0]) == set(known[0]) == {0, 1}  # of the words 1 and 2

@@ -30,6 +30,7 @@ def small_config():
     config.data.source, config.data.validation = "made_up", "random"
     config.data.train_size, config.data.validation_size, config.data.test_size = 60, 20, 30
     config.vocab_size, config.model.embedding_features, config.epochs = VOCAB, FEATURES, 2
+    config.model.topic_features = 3
     return config
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.recipes.word_vectors import skip_gram
+from bahdanau_jax.recipes.word_vectors import normalized, skip_gram, topic_vectors
 from bahdanau_jax.token_ids import PAD, START, UNKNOWN
 
 OPTIONS = dict(vocab_size=11, features=8, subsample=1.0, epochs=5)
@@ -55,3 +55,41 @@ def test_without_gensim_one_line_names_the_pythons_that_have_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     with pytest.raises(InputError, match="need gensim: .*; expected Python 3.11 to 3.13"):
         skip_gram(two_topics(), **OPTIONS)
+
+
+def test_topic_vectors_are_those_of_scikit_learn_s_decomposition():
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    rng = np.random.default_rng(0)  # 60 texts of three topics, of ten words each
+    texts = [
+        np.array([START, *(4 + 10 * (i % 3) + rng.integers(0, 10, rng.integers(30, 50)))])
+        for i in range(60)
+    ]
+    texts[5] = np.append(texts[5], 4)
+    texts[3] = np.array([START])  # a text without a word
+    counts = np.stack([np.bincount(ids, minlength=40) for ids in texts])
+    counts[:, START] = 0
+    holding = np.maximum((counts > 0).sum(axis=0), 1)
+    weighed = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * np.log(60 / holding)
+    # Its idf has another form; what else it does is the same.
+    transformer = TfidfTransformer(use_idf=False, sublinear_tf=False)
+    svd = TruncatedSVD(3, algorithm="arpack").fit(transformer.fit_transform(weighed))
+    want = (svd.singular_values_[:, None] * svd.components_).T
+    want = want / np.maximum(np.linalg.norm(want, axis=1, keepdims=True), 1e-9)
+    got = topic_vectors(texts, vocab_size=40, features=3)
+    assert got.dtype == np.float32 and not got[34:].any() and not got[:4].any()
+    np.testing.assert_allclose(got @ got.T, want @ want.T, atol=0.01)  # up to a rotation
+    assert (got[4:14] @ got[4:14].T).min() > 0.9 > 0.1 > (got[4:14] @ got[14:].T).max()
+
+
+def test_normalized_features_have_mean_0_and_variance_1_over_the_words_of_the_texts():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(3, 2, (9, 4)).astype(np.float32)
+    vectors[:, 3] = 1.5  # a feature that does not vary
+    texts = [rng.integers(4, 8, 30) for _ in range(5)]
+    found = normalized(vectors, texts)
+    read = found[np.concatenate(texts)]
+    np.testing.assert_allclose(read.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(read.std(axis=0), [1, 1, 1, 0], atol=1e-5)
+    assert found.dtype == np.float32 and not found[[0, 1, 2, 3, 8]].any()
