@@ -22,6 +22,9 @@ IMDB_BEST: dict[str, dict[str, Any]] = {
     "network-alone": {"model.ngrams": 0},
     "ngrams-alone": {"model.ngram_share": 1.0, "epochs": 1},
     "pairs-only": {"model.ngrams": 2},
+    "no-gaps": {"model.ngram_gaps": False},
+    "no-ending": {"model.ngram_ending": False},
+    "no-keys": {"model.ngram_keyed": False, "model.ngram_rows": 2**25},
     "hidden-64": {"model.hidden_features": 64},
     "attention-only": {"model.pooling": ("attention",)},
 }

@@ -4,9 +4,9 @@ Command:
 
     ./launch.sh --config=experiments/imdb_vectors_labelled.py
 
-A logistic regression on the mean vector of a review classifies 0.8792 of validation. 22,500 reviews,
-5,987,635 words, 3,840,000 parameters, 0.85 GB peak memory. 12 min 40 s beside other work (6 min of one
-core) on an Intel Xeon, 2026-11-25.
+A logistic regression on the mean vector of a review classifies 0.9016 of validation. 22,500 reviews,
+5,987,635 words, 7,680,000 parameters, 1.06 GB peak memory. 5 min 23 s on one core of an AMD EPYC (Zen 4) beside
+other work, 2026-11-27.
 """
 
 from ml_collections import ConfigDict
