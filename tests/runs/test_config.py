@@ -118,6 +118,22 @@ def test_the_message_says_what_was_expected(field, value, expected):
     assert refusal(changed(field, value)) == expected
 
 
+def test_word_vectors_keep_a_feature_for_skip_gram():
+    for topics, fits in ((7, True), (8, False)):
+        found = {
+            "task": "word_vectors",
+            "model": {"embedding_features": 8, "topic_features": topics},
+        }
+        if fits:
+            assert parse_config(found).model.topic_features == 7
+        else:
+            with pytest.raises(InputError) as caught:
+                parse_config(found)
+            assert str(caught.value) == (
+                "config.model.topic_features is 8; expected less than config.model.embedding_features, 8"
+            )
+
+
 def test_marks_of_version_0_2_name_a_tokenizer():
     for marks, name in ((True, "marks"), (False, "words")):
         for found in ({"marks": marks}, {"marks": marks, "task": "word_vectors"}):
