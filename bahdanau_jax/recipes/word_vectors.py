@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.nb_svm import joined, norms_of
 from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
@@ -124,8 +125,7 @@ def topic_vectors(
     """
     from scipy.sparse import csr_array  # takes 0.2 s
 
-    ids = np.concatenate(texts)
-    text = np.repeat(np.arange(len(texts)), [len(row) for row in texts])
+    ids, text = joined(texts)
     is_word = (ids == UNKNOWN) | (ids >= FIRST_WORD)
     shape = vocab_size, len(texts)
     by_word = csr_array((np.ones(is_word.sum()), (ids[is_word], text[is_word])), shape)
@@ -133,11 +133,11 @@ def topic_vectors(
     word = np.repeat(np.arange(vocab_size), np.diff(by_word.indptr))
     holding = np.maximum(np.diff(by_word.indptr), 1)
     values = (1 + np.log(by_word.data)) * np.log(len(texts) / holding)[word]
-    norms = np.sqrt(np.bincount(by_word.indices, values**2, minlength=len(texts)))
-    values /= np.where(norms > 0, norms, 1)[by_word.indices]
+    values /= norms_of(values**2, by_word.indices, len(texts))[by_word.indices]
     by_word.data = values.astype(np.float32)
     topics = text_topics(by_word, features=features, passes=5, seed=seed)
-    return ngram_scores(by_word, topics, np.eye(features, dtype=np.float32))
+    # Fewer texts than features have fewer topics; the other features stay zeros.
+    return ngram_scores(by_word, topics, np.eye(topics.shape[1], features, dtype=np.float32))
 
 
 def normalized(

@@ -83,6 +83,14 @@ def test_topic_vectors_are_those_of_scikit_learn_s_decomposition():
     assert (got[4:14] @ got[4:14].T).min() > 0.9 > 0.1 > (got[4:14] @ got[14:].T).max()
 
 
+def test_fewer_texts_than_topics_leave_features_of_zeros():
+    texts = [np.array([START, 4, 5]), np.array([6, 5]), np.array([7, 7, 4])]
+    few, more = (topic_vectors(texts, vocab_size=9, features=n) for n in (3, 8))
+    assert few.shape == (9, 3) and more.shape == (9, 8) and not more[:, 3:].any()
+    np.testing.assert_allclose(more @ more.T, few @ few.T, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(more[4:8], axis=1), 1, atol=1e-5)
+
+
 def test_normalized_features_have_mean_0_and_variance_1_over_the_words_of_the_texts():
     rng = np.random.default_rng(0)
     vectors = rng.normal(3, 2, (9, 4)).astype(np.float32)
