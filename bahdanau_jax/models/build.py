@@ -45,8 +45,13 @@ def build_classifier(
       (16,)
     """
     given = dict(fields)
-    n, rows = given.pop("ngrams", 0), given.pop("ngram_rows", 1)
-    kinds = {x: given.pop(f"ngram_{x}", False) for x in ("gaps", "ending", "keyed")}
+    ngrams = dict(
+        n=given.pop("ngrams", 0),
+        rows=given.pop("ngram_rows", 1),
+        gaps=given.pop("ngram_gaps", False),
+        ending=given.pop("ngram_ending", False),
+        keyed=given.pop("ngram_keyed", False),
+    )
     names = "ngram_share", "fit_blend", "ngram_vectors"
     blend = {name: given.pop(name) for name in names if name in given}
     target, options = given.pop("target"), dict(given.pop("options", {}))
@@ -64,10 +69,9 @@ def build_classifier(
             "expected a class that takes these fields, and an attention that takes "
             "(query_features, key_features, units, *, rngs)"
         ) from error
-    if not n:
+    if not ngrams["n"]:
         return network
-    ngrams = NgramClassifier(n=n, rows=rows, num_classes=num_classes, **kinds)
-    return WithNgrams(network, ngrams, **blend)
+    return WithNgrams(network, NgramClassifier(**ngrams, num_classes=num_classes), **blend)
 
 
 def check_classifier(fields: Mapping[str, Any], num_classes: int = 2) -> None:

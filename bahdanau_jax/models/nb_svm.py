@@ -51,11 +51,8 @@ def soft_counts(fitted: Fitted, texts: Sequence[np.ndarray]) -> SoftCounts:
 
 def frequent(texts: Sequence[np.ndarray], limit: int) -> Int[np.ndarray, "at_most_limit"]:
     """The numbers, at most so many, that most texts hold, in increasing order."""
-    every = np.sort(np.concatenate(texts))
-    starts = np.flatnonzero(np.append(True, every[1:] != every[:-1]))
-    counts = np.diff(np.append(starts, len(every)))
-    first = np.argsort(-counts, kind="stable")[:limit]
-    return every[starts[np.sort(first)]]
+    numbers, counts = np.unique(np.concatenate(texts), return_counts=True)
+    return numbers[np.sort(np.argsort(-counts, kind="stable")[:limit])]
 
 
 def places(keys: Int[np.ndarray, "keys"], found: np.ndarray) -> Int[np.ndarray, "known"]:

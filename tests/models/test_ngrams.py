@@ -237,7 +237,7 @@ def test_a_class_of_one_text_is_not_held_out():
 def test_where_no_ngram_is_in_enough_texts_it_is_fitted_all_the_same(choices):
     ids, labels = [np.array([k], np.int32) for k in range(5, 17)], np.array([0, 1] * 6, np.int32)
     fitted, choice = fit_ngrams(batches_of(ids, labels), n=2, rows=ROWS, choices=choices)
-    assert all(np.isfinite(values).all() for values in fitted[:3])
+    assert all(np.isfinite(x).all() for x in fitted if x is not None)
     assert (fitted.weights != 0).any() == (choice.min_texts == 1)
 
 
