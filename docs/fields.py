@@ -3,10 +3,11 @@
 import re
 from typing import Any
 
-from bahdanau_jax.runs import config, language_model_config, seq2seq_config
+from bahdanau_jax.runs import config, language_model_config, seq2seq_config, word_vectors_config
 from bahdanau_jax.runs.parse_config import describe_fields
 
-_SCHEMAS = vars(config) | vars(language_model_config) | vars(seq2seq_config)
+_MODULES = config, language_model_config, seq2seq_config, word_vectors_config
+_SCHEMAS = {name: value for module in _MODULES for name, value in vars(module).items()}
 MARKER = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
 
 

@@ -14,7 +14,8 @@ EPYC (Zen 4) beside other work, 2026-11-27.
 
 from ml_collections import ConfigDict
 
-from bahdanau_jax.runs.config import WordVectorsConfig, default_config
+from bahdanau_jax.runs.config import default_config
+from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 
 
 def get_config() -> ConfigDict:

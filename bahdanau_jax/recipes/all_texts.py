@@ -6,8 +6,8 @@ from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
 from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.config import WordVectorsConfig
 from bahdanau_jax.runs.language_model_config import LanguageModelConfig
+from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 
 
 class AllTexts(NamedTuple):

@@ -25,11 +25,11 @@ from bahdanau_jax.recipes.word_vectors import (
 )
 from bahdanau_jax.runs import console as show
 from bahdanau_jax.runs import environment, multihost
-from bahdanau_jax.runs.config import WordVectorsConfig
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.parse_config import parse_config
 from bahdanau_jax.runs.preemption import Stopped, StopSignals
 from bahdanau_jax.runs.safe_files import write_json
+from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 
 
 def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:

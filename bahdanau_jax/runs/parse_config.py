@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.runs.config import Config, Pooling, Section, WordVectorsConfig
+from bahdanau_jax.runs.config import Config, Pooling, Section
 from bahdanau_jax.runs.language_model_config import LanguageModelConfig
 from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
+from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 
 
 def schema_of(config: ConfigDict | Mapping[str, Any]) -> type[Section]:

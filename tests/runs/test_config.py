@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.classifier import POOLINGS
-from bahdanau_jax.runs.config import Config, Pooling, WordVectorsConfig, default_config
+from bahdanau_jax.runs.config import Config, Pooling, default_config
 from bahdanau_jax.runs.parse_config import describe_fields, flatten, parse_config, upgrade
 from bahdanau_jax.runs.seq2seq_config import Seq2SeqConfig
+from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 from experiments import imdb, imdb_tiny
 
 
