@@ -32,7 +32,7 @@ from bahdanau_jax.models.probabilities import probabilities
 from bahdanau_jax.runs.config import Config
 from bahdanau_jax.runs.flags import check_flags, check_not_forked
 from bahdanau_jax.runs.parse_config import parse_config, upgrade
-from bahdanau_jax.runs.restore_model import restore_model
+from bahdanau_jax.runs.restore_model import check_holds_weights, restore_model
 from bahdanau_jax.runs.safe_files import check_folder, read_json
 from bahdanau_jax.token_ids import PAD, START, UNKNOWN
 
@@ -281,11 +281,7 @@ def read_config(workdir: Path) -> Config:
     found = read_json(file)
     if not isinstance(found, dict) or "task" in found:
         raise InputError(f"{file} is not the config of a classifier")
-    if "method" in found:  # of a baseline or a blend
-        raise InputError(
-            f"{workdir} holds the result of {found['method']!r:.40}; expected the folder of a run, "
-            "with its weights"
-        )
+    check_holds_weights(workdir, found)
     try:
         return parse_config(upgrade(found))
     except InputError as error:

@@ -16,7 +16,7 @@ from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.runs import fingerprints
 from bahdanau_jax.runs.config import Tokenizer
-from bahdanau_jax.runs.restore_model import restore_part
+from bahdanau_jax.runs.restore_model import check_holds_weights, restore_part
 from bahdanau_jax.runs.safe_files import read_json, write_bytes
 
 VECTORS = "vectors.npy"
@@ -138,7 +138,9 @@ def start_from(folder: str | Path, network: Any) -> int:
         part = nnx.Dict(embedding=network.embedding, encoder=nnx.Dict({"0": network.encoder[0]}))
         state = nnx.state(part, nnx.Param)
         names: Any = nnx.to_pure_dict(state)
-        has_ngrams = bool(_saved_config(folder).get("model", {}).get("ngrams"))
+        saved = _saved_config(folder)
+        check_holds_weights(folder, saved)
+        has_ngrams = bool(saved.get("model", {}).get("ngrams"))
         step, arrays = restore_part(folder, {"network": names} if has_ngrams else names)
         arrays = arrays["network"] if has_ngrams else arrays
     except InputError as error:

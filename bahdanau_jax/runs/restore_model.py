@@ -1,6 +1,7 @@
 """Reads a model from a run's newest checkpoint, without the optimizer, and changes nothing in the folder."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def restore_part(workdir: Path, arrays: Any, *, compared: Any = None) -> tuple[i
         checks.compare_digests(folder, _saved_digests(folder), checks.array_digests(restored))
         checks.compare(folder, checks.dtypes(restored), checks.dtypes(wanted))
     return int(folder.name), jax.tree.map(checks.canonical, restored["0"])
+
+
+def check_holds_weights(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that the settings in a folder are of a run, not of a baseline or a blend, which have no weights.
+
+    Raises:
+      InputError: they are not.
+    """
+    if "method" in settings:
+        raise InputError(
+            f"{folder} holds the result of {settings['method']!r:.40}; expected the folder of a run, "
+            "with its weights"
+        )
 
 
 def _newest(workdir: Path) -> Path:

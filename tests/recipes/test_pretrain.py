@@ -128,6 +128,9 @@ def test_a_run_that_does_not_fit_is_refused(finished, tmp_path):
         warm_start.read_vocabulary(tmp_path, VOCAB, Tokenizer())
     with pytest.raises(InputError, match="holds no complete checkpoint"):
         warm_start.start_from(tmp_path, small_classifier())
+    (tmp_path / "config.json").write_text('{"method": "blend"}')
+    with pytest.raises(InputError, match="init_from: .* holds the result of 'blend'; expected"):
+        warm_start.start_from(tmp_path, small_classifier())
     with pytest.raises(InputError, match="config.init_from: Linear cannot start from a run"):
         warm_start.start_from(folder, nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
     with pytest.raises(InputError, match="config.vocab_size is 59, .* has 60 ids"):
