@@ -176,20 +176,12 @@ class Optimizer(Section):
 
 
 class Adversarial(Section):
-    """Terms of the loss beside cross-entropy (`training/adversarial.py`): losses of texts that are read again
-    with shifted word vectors, and the entropy of predictions."""
+    """Adversarial training: texts are read again with shifted word vectors (`training/adversarial.py`)."""
 
     norm: NumberFromZero = 0.0
     """L2 norm of a labelled text's shift, which raises its loss. 0: none."""
     virtual_norm: NumberFromZero = 0.0
     """L2 norm of an unlabelled text's shift, which changes its prediction. 0: none."""
-    entropy: NumberFromZero = 0.0
-    """Weight of the mean entropy of the predictions for all texts. 0: none."""
-
-    @property
-    def reads_unlabelled(self) -> bool:
-        """Whether texts without a label take part in the loss."""
-        return self.virtual_norm > 0 or self.entropy > 0
 
 
 class Checkpoint(Section):
@@ -213,8 +205,8 @@ class Config(Section):
     """Run folder to start from: word vectors, or the embedding and first BiLSTM of a language model or of a
     classifier. "": none."""
     unlabelled: bool = False
-    """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them
-    (needs adversarial.virtual_norm or adversarial.entropy)."""
+    """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
+    virtual shifts (needs adversarial.virtual_norm)."""
     class_weights: bool = False
     """Weigh the loss so that each class counts the same, however rare it is."""
     vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 10_000
@@ -226,8 +218,6 @@ class Config(Section):
     """Increasing lengths to pad to. A batch takes the smallest that holds its longest text."""
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
-    average_weights: Rate = 0.0
-    """Decay of a running mean of the weights, with which the model predicts. 0: none."""
     adversarial: Adversarial = Adversarial()
     batch_size: Positive = 256
     """Texts per step, over all devices."""
@@ -246,10 +236,10 @@ class Config(Section):
     @model_validator(mode="after")
     def _fields_fit_together(self) -> "Config":
         check_bucket_lengths(self.bucket_lengths, self.max_length)
-        if self.unlabelled and not (self.model.ngrams or self.adversarial.reads_unlabelled):
+        if self.unlabelled and not (self.model.ngrams or self.adversarial.virtual_norm):
             raise InputError(
                 "config.unlabelled is True; expected False with config.model.ngrams 0 and "
-                "config.adversarial.virtual_norm and .entropy 0: nothing else reads texts without labels"
+                "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
         model = self.model
         hidden, embedding = model.hidden_features, model.embedding_features

@@ -1,12 +1,9 @@
-"""Adversarial and virtual adversarial training on word vectors, and entropy minimisation.
+"""Adversarial and virtual adversarial training on word vectors.
 
 Miyato, Dai and Goodfellow (2017), "Adversarial Training Methods for Semi-Supervised Text Classification",
 arXiv 1605.07725. Each text is read twice. The second time its word vectors are shifted in the direction that
 hurts most: that which raises the loss of its label, or, for a text without a label, that which changes its
 prediction. Both readings draw the same dropout.
-
-Sachan, Zaheer and Salakhutdinov (2019), "Revisiting LSTM Networks for Semi-Supervised Text Classification via
-Mixed Objective Function", arXiv 2009.04007, add the entropy of the predictions.
 """
 
 from collections.abc import Callable
@@ -24,35 +21,19 @@ Forward = Callable[[Any, Any, Array, Array], tuple[Array, Any]]
 _TINY = 1e-30
 
 
-class Terms(NamedTuple):
-    """What the loss has beside the cross-entropy of the labelled texts.
+class Norms(NamedTuple):
+    """L2 norms of the shift over all of a text's word vectors.
 
     Attributes:
-      norm: L2 norm of the shift of a text with a label, over all its word vectors; it raises the loss. 0: none.
-      virtual_norm: the same of a text without a label (with `norm` 0, of every text). 0: none.
-      entropy: weight of the mean entropy of the predictions for all texts. 0: none.
+      labelled: of a text with a label, whose loss it raises. 0: no such shift.
+      virtual: of a text without a label (with `labelled` 0, of every text). 0: no such shift.
     """
 
-    norm: float = 0.0
-    virtual_norm: float = 0.0
-    entropy: float = 0.0
+    labelled: float = 0.0
+    virtual: float = 0.0
 
 
-NO_TERMS = Terms()
-
-
-class Counts(NamedTuple):
-    """Rows of the whole batch that take part in each term; at least 1 each."""
-
-    labelled: Float[Array, ""]
-    virtual: Float[Array, ""]
-    real: Float[Array, ""]
-
-    @classmethod
-    def of(cls, batch: Batch, terms: Terms) -> "Counts":
-        """Counts them."""
-        rows = labelled_rows(batch), virtual_rows(batch, terms), batch.real
-        return cls(*(jnp.maximum(jnp.sum(x, dtype=jnp.float32), 1) for x in rows))
+NO_SHIFTS = Norms()
 
 
 def labelled_rows(batch: Batch) -> Bool[Array, "batch"]:
@@ -60,9 +41,9 @@ def labelled_rows(batch: Batch) -> Bool[Array, "batch"]:
     return batch.real & (batch.labels >= 0)
 
 
-def virtual_rows(batch: Batch, terms: Terms) -> Bool[Array, "batch"]:
+def virtual_rows(batch: Batch, norms: Norms) -> Bool[Array, "batch"]:
     """The rows that take a virtual shift."""
-    return batch.real & ~labelled_rows(batch) if terms.norm else batch.real
+    return batch.real & ~labelled_rows(batch) if norms.labelled else batch.real
 
 
 def gradients(
@@ -73,63 +54,42 @@ def gradients(
     part: Batch,
     *,
     shift: Float[Array, "batch time features"],
-    terms: Terms,
-    counts: Counts,
+    norms: Norms,
+    counts: tuple[Array, Array],
     key: Array,
 ) -> tuple[Any, tuple[Any, Any]]:
-    """Gradients of the mean loss as it is, plus the mean entropy and the mean losses of shifted texts.
+    """Gradients of the mean loss as it is, plus the mean losses of shifted texts.
 
     Args:
       loss_sum: the sum of the losses of a part's labelled rows.
       rest: state of the model that is not trained, with the streams of dropout.
       part: rows without a label have the label -1.
       shift: zeros of the word vectors' shape and dtype.
-      counts: of the whole batch, of which `part` may be a part.
+      counts: labelled rows of the whole batch, and rows that take a virtual shift; at least 1 each.
       key: of the virtual direction.
 
     Returns:
       gradients, (metrics of the labelled rows as they are, `rest` after the first reading).
     """
-    virtual = virtual_rows(part, terms)
+    virtual = virtual_rows(part, norms)
     read = lambda params, shift: forward(params, rest, part.ids, shift)  # noqa: E731
     logits, pull, after = jax.vjp(read, params, shift, has_aux=True)
-    loss_of = lambda logits: loss_sum(logits, part) / counts.labelled  # noqa: E731
+    loss_of = lambda logits: loss_sum(logits, part) / counts[0]  # noqa: E731
     grads, direction = pull(jax.grad(loss_of)(logits))
-    if terms.entropy:
-
-        def mean_entropy(logits):
-            return jnp.sum(jnp.where(part.real, entropy(logits), 0)) / counts.real
-
-        with_entropy = lambda logits: loss_of(logits) + terms.entropy * mean_entropy(logits)  # noqa: E731
-        grads, _ = pull(jax.grad(with_entropy)(logits))
-    metrics = loss_and_metrics(logits, part.labels, labelled_rows(part))[1]
-    if not (terms.norm or terms.virtual_norm):
-        return grads, (metrics, after)
-    if terms.virtual_norm:
+    if norms.virtual:
         _, away = pull(toward_doubt(key, logits))
         direction = jnp.where(virtual[:, None, None], away, direction)
-    lengths = jnp.where(virtual, terms.virtual_norm, terms.norm).astype(jnp.float32)
+    lengths = jnp.where(virtual, norms.virtual, norms.labelled).astype(jnp.float32)
     shift = jax.lax.stop_gradient(_of_norm(lengths, direction)).astype(shift.dtype)
 
     def shifted_loss(params):
         shifted, _ = read(params, shift)
-        loss = loss_of(shifted) if terms.norm else jnp.zeros(())
+        loss = loss_of(shifted) if norms.labelled else jnp.zeros(())
         apart = jnp.where(virtual, divergence(jax.lax.stop_gradient(logits), shifted), 0)
-        return loss + jnp.sum(apart) / counts.virtual
+        return loss + jnp.sum(apart) / counts[1]
 
     grads = jax.tree.map(jnp.add, grads, jax.grad(shifted_loss)(params))
-    return grads, (metrics, after)
-
-
-def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, "batch"]:
-    """The entropy of the prediction, in nats.
-
-    Example:
-      >>> round(float(entropy(jnp.array([[0.0]]))[0]), 4)
-      0.6931
-    """
-    logs = jax.nn.log_softmax(_for_each_class(logits))
-    return -jnp.sum(jnp.exp(logs) * logs, axis=-1)
+    return grads, (loss_and_metrics(logits, part.labels, labelled_rows(part))[1], after)
 
 
 def divergence(

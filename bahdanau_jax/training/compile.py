@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from bahdanau_jax.data.batches import Batch, eval_batches
 from bahdanau_jax.models.classifier import for_prediction
 from bahdanau_jax.runs import multihost
-from bahdanau_jax.training.adversarial import Terms
+from bahdanau_jax.training.adversarial import Norms
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.sharding import replicated, shard_batches, split_rows
 from bahdanau_jax.training.state import Setup
@@ -56,7 +56,7 @@ def compile_ahead(run: Session, setup: Setup) -> Compiled:
         setup.graphdef,
         microbatches=run.microbatches,
         class_weights=setup.class_weights,
-        terms=Terms(**config.adversarial.model_dump()),
+        norms=Norms(config.adversarial.norm, config.adversarial.virtual_norm),
     )
     lengths, batch_size = config.bucket_lengths, config.batch_size
     where: Any = dict(mesh=run.mesh, pool=run.pool)

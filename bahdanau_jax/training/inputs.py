@@ -48,7 +48,7 @@ class Tokenized:
         self._add("validation", dataset.validation)
         self.unlabelled = vocabulary.gather(unlabelled, run.workdir).last(run.config.max_length)
         self._train, self._labels = self.ids["train"], dataset.train.labels
-        if run.config.adversarial.reads_unlabelled:
+        if run.config.adversarial.virtual_norm:
             self._train = self._train + self.unlabelled
             self._labels = np.r_[self._labels, np.full(len(unlabelled), -1)]
 
@@ -120,7 +120,7 @@ def tokenize(run: Session, dataset: Dataset, unlabelled: Sequence[str]) -> Token
     vocabulary = _make_vocabulary(run, dataset)
     checkpoints = run.open_checkpoints()
     data = fingerprints.of_data(dataset, vocabulary) | numeric_flags()
-    if run.config.adversarial.reads_unlabelled and unlabelled:
+    if run.config.adversarial.virtual_norm and unlabelled:
         digest = fingerprints.of_json(list(unlabelled))
         data["unlabelled"] = {"reviews": len(unlabelled), "sha256": digest}
     multihost.check_same("the data, or a JAX_... variable,", fingerprints.of_json(data))

@@ -15,7 +15,6 @@ from bahdanau_jax.training.loss import class_weights
 from bahdanau_jax.training.optimizer import make_optimizer
 from bahdanau_jax.training.session import Session
 from bahdanau_jax.training.sharding import on_every_device
-from bahdanau_jax.training.weight_average import averaged
 
 
 class Setup(NamedTuple):
@@ -65,12 +64,10 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
         )
     counts = np.bincount(dataset.train.labels, minlength=len(dataset.label_names))
     unlabelled = unlabelled_texts(dataset, "config.unlabelled") if config.unlabelled else []
-    rows = len(dataset.train) + (len(unlabelled) if config.adversarial.reads_unlabelled else 0)
+    rows = len(dataset.train) + (len(unlabelled) if config.adversarial.virtual_norm else 0)
     epoch_steps = steps_per_epoch(rows, config.batch_size)
     total_steps = epoch_steps * config.epochs
     transformation = make_optimizer(**config.optimizer.model_dump(), total_steps=total_steps)
-    if config.average_weights:
-        transformation = averaged(transformation, config.average_weights)
     optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
     graphdef, state = nnx.split((model, optimizer))
     return Setup(

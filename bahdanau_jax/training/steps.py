@@ -11,15 +11,14 @@ from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import Metrics, loss_and_metrics
 from bahdanau_jax.training.adversarial import (
-    NO_TERMS,
-    Counts,
-    Terms,
+    NO_SHIFTS,
+    Norms,
     gradients,
     labelled_rows,
+    virtual_rows,
 )
 from bahdanau_jax.training.loss import weighted_loss_sum
 from bahdanau_jax.training.step_report import StepReport, part_norms
-from bahdanau_jax.training.weight_average import trained_weights
 
 MICROBATCH_ROWS = 64  # measured in docs/performance.md
 
@@ -31,7 +30,7 @@ def train_step(
     *,
     microbatches: int = 1,
     class_weights: Sequence[float] | None = None,
-    terms: Terms = NO_TERMS,
+    norms: Norms = NO_SHIFTS,
 ) -> tuple[nnx.State, StepReport]:
     """One step of gradient descent, as a pure function.
 
@@ -44,13 +43,12 @@ def train_step(
         added, so the step is the same to float32 rounding (dropout draws other masks) and takes the memory of
         one part.
       class_weights: factor of each class's loss, [classes]. The reported loss stays unweighted.
-      terms: what the loss has beside cross-entropy; see adversarial.py. Rows with the label -1 are texts
-        without a label.
+      norms: with one above 0, the loss also counts shifted texts; see adversarial.py. Rows with the label -1
+        are texts without a label.
     """
     model, optimizer = nnx.merge(graphdef, state, copy=True)  # `state` stays as it is
     modelgraph, params, rest = nnx.split(model, nnx.Param, ...)
-    params = trained_weights(params, optimizer)
-    counts = Counts.of(batch, terms)
+    count = jnp.maximum(jnp.sum(labelled_rows(batch), dtype=jnp.float32), 1)
 
     def sum_of(logits: jax.Array, part: Batch) -> jax.Array:
         real = labelled_rows(part)
@@ -63,14 +61,15 @@ def train_step(
         logits, _ = model(part.ids)
         loss_sum = sum_of(logits, part)
         metrics = loss_and_metrics(logits, part.labels, part.real)[1]
-        return loss_sum / counts.labelled, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
+        return loss_sum / count, (metrics, nnx.state(model, nnx.Not(nnx.Param)))
 
     def forward(params, rest, ids, shift):
         model = nnx.merge(modelgraph, params, rest, copy=True)
         logits, _ = model(ids, embedded=model.embed(ids) + shift)
         return logits, nnx.state(model, nnx.Not(nnx.Param))
 
-    def with_terms(params, rest, part: Batch):
+    def with_shifts(params, rest, part: Batch):
+        virtual = virtual_rows(batch, norms)
         step_key = jax.random.fold_in(jax.random.key(0), optimizer.step[...])
         embedded = nnx.eval_shape(lambda model, ids: model.embed(ids), model, part.ids)
         return gradients(
@@ -80,12 +79,12 @@ def train_step(
             rest,
             part,
             shift=jnp.zeros(embedded.shape, embedded.dtype),
-            terms=terms,
-            counts=counts,
+            norms=norms,
+            counts=(count, jnp.maximum(jnp.sum(virtual, dtype=jnp.float32), 1)),
             key=jax.random.fold_in(step_key, part.rows[0]),
         )
 
-    gradient = with_terms if any(terms) else jax.grad(loss_fn, has_aux=True)
+    gradient = with_shifts if any(norms) else jax.grad(loss_fn, has_aux=True)
     if microbatches == 1:
         grads, (metrics, rest) = gradient(params, rest, batch)
     else:
@@ -101,7 +100,7 @@ def train_step(
 
         zeros = jax.tree.map(jnp.zeros_like, params), Metrics(*[jnp.zeros(())] * 3)
         (rest, grads, metrics), _ = jax.lax.scan(body, (rest, *zeros), parts)
-    loss = metrics.loss_sum / counts.labelled
+    loss = metrics.loss_sum / count
     report = StepReport(metrics, loss, part_norms(params), part_norms(grads))
     nnx.update(model, rest)
     with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its step count

@@ -206,14 +206,11 @@ def test_a_model_that_does_not_fit_into_memory_is_refused(field, value):
     assert "would take" in refusal(changed(f"model.{field}", value))
 
 
-def test_texts_without_labels_are_refused_where_nothing_reads_them():
-    config = changed("unlabelled", True)
-    message = refusal(config)
+def test_only_the_linear_model_reads_texts_without_labels():
+    message = refusal(changed("unlabelled", True))
     assert message.startswith(
         "config.unlabelled is True; expected False with config.model.ngrams 0"
     )
-    config["adversarial"]["entropy"] = 0.1
-    assert parse_config(config).adversarial.reads_unlabelled
 
 
 def test_a_config_of_version_0_1_is_read_where_the_removed_fields_did_nothing():

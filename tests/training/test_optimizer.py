@@ -6,7 +6,6 @@ import pytest
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.training.optimizer import make_optimizer
-from bahdanau_jax.training.weight_average import averaged
 
 
 def test_adam_takes_the_step_of_the_paper():
@@ -44,23 +43,3 @@ def test_a_linear_schedule_ends_at_zero_and_large_gradients_are_clipped():
         taken.append(np.asarray(updates).tolist())
     want = [[-3, -4], [-2.25, -3], [-0.15, -0.2], [-0.75, -1], [0, 0]]
     np.testing.assert_allclose(taken, want, rtol=1e-5, atol=1e-7)
-
-
-def test_the_parameters_are_a_running_mean_of_the_weights_that_are_trained():
-    """The trained weights are those of a run without a mean; the mean is that of a NumPy loop."""
-    settings = dict(schedule="linear", clip_norm=1.0, total_steps=30)
-    plain = make_optimizer("adam", 0.1, **settings)
-    both = averaged(make_optimizer("adam", 0.1, **settings), decay=0.8)
-    weights = mean = jnp.array([1.0, -2.0, 3.0])
-    expected = np.asarray(mean)
-    plain_state, state = plain.init(weights), both.init(mean)
-    slope = lambda w: jnp.cos(3 * w)  # noqa: E731
-    for n in range(1, 31):
-        updates, plain_state = plain.update(slope(weights), plain_state, weights)
-        weights += updates
-        moves, state = both.update(slope(state.trained), state, mean)
-        mean += moves
-        decay = min(0.8, n / (9 + n))
-        expected = decay * expected + (1 - decay) * np.asarray(weights)
-        np.testing.assert_array_equal(state.trained, weights)
-        np.testing.assert_allclose(mean, expected, rtol=1e-5)

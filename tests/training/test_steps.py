@@ -13,9 +13,8 @@ from bahdanau_jax import AttentionClassifier
 from bahdanau_jax.data.batches import Batch
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import per_example_loss
-from bahdanau_jax.training.adversarial import NO_TERMS, Terms
+from bahdanau_jax.training.adversarial import NO_SHIFTS, Norms
 from bahdanau_jax.training.steps import choose_microbatches, train_step
-from bahdanau_jax.training.weight_average import averaged
 
 
 def small_model(dropout=0.0):
@@ -35,10 +34,10 @@ def small_batch(rows=12, time=7, fillers=3):
     return Batch(ids, labels, real, np.where(real, np.arange(rows), -1).astype(np.int32))
 
 
-def one_step(model, microbatches, batch, terms=NO_TERMS):
+def one_step(model, microbatches, batch, norms=NO_SHIFTS):
     optimizer = nnx.Optimizer(model, optax.sgd(1.0), wrt=nnx.Param)
     graphdef, state = nnx.split((model, optimizer))
-    step = jax.jit(partial(train_step, graphdef, microbatches=microbatches, terms=terms))
+    step = jax.jit(partial(train_step, graphdef, microbatches=microbatches, norms=norms))
     state, report = step(state, batch)
     return nnx.merge(graphdef, state)[0], report.metrics
 
@@ -94,8 +93,8 @@ def test_how_many_parts():
 def test_parts_make_the_same_step_on_shifted_texts_with_and_without_labels():
     batch = small_batch(fillers=0)
     batch.labels[::3] = -1
-    terms = Terms(0.5, 0.8)
-    (whole, metrics), (parts, _) = (one_step(small_model(), n, batch, terms) for n in (1, 12))
+    norms = Norms(0.5, 0.8)
+    (whole, metrics), (parts, _) = (one_step(small_model(), n, batch, norms) for n in (1, 12))
     assert float(metrics.count) == (batch.labels >= 0).sum() == 8
     # Each part draws its own sign of a virtual shift. Small shifts of either sign change as much.
     jax.tree.map(
@@ -104,7 +103,7 @@ def test_parts_make_the_same_step_on_shifted_texts_with_and_without_labels():
         parameters(parts),
     )
     (plain, _), (shifted, _) = (
-        one_step(small_model(), 1, batch, terms) for terms in (Terms(1e-6), Terms(0.5))
+        one_step(small_model(), 1, batch, norms) for norms in (Norms(1e-6), Norms(0.5))
     )
     moved = jax.tree.map(
         lambda x, y: float(jnp.abs(x - y).max()), parameters(plain), parameters(shifted)
@@ -117,35 +116,10 @@ def test_a_text_without_a_label_changes_nothing_without_a_virtual_shift():
     batch = small_batch(fillers=0)
     labels = batch.labels.copy()
     labels[1::2] = -1
-    first = one_step(small_model(), 1, batch._replace(labels=labels), Terms(0.5))[0]
+    first = one_step(small_model(), 1, batch._replace(labels=labels), Norms(0.5))[0]
     some = Batch(*(x[::2] for x in batch))
-    second = one_step(small_model(), 1, some, Terms(0.5))[0]
+    second = one_step(small_model(), 1, some, Norms(0.5))[0]
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
         parameters(first), parameters(second),
     )  # fmt: skip
-
-
-def test_with_a_running_mean_gradients_are_taken_at_the_trained_weights():
-    """Two steps train the weights that they train without a mean, and the model holds the mean."""
-
-    def two_steps(optimizer):
-        model = small_model()
-        graphdef, state = nnx.split((model, nnx.Optimizer(model, optimizer, wrt=nnx.Param)))
-        step, seen = jax.jit(partial(train_step, graphdef)), [parameters(model)]
-        for _ in range(2):
-            state, _ = step(state, small_batch())
-            seen.append(parameters(nnx.merge(graphdef, state)[0]))
-        return [nnx.to_pure_dict(weights) for weights in seen], nnx.merge(graphdef, state)[1]
-
-    (start, first, second), _ = two_steps(optax.sgd(1.0))
-    means, optimizer = two_steps(averaged(optax.sgd(1.0), decay=0.25))
-    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-    jax.tree.map(
-        close, jax.tree.leaves(nnx.as_pure(optimizer.opt_state.trained)), jax.tree.leaves(second)
-    )
-    # Decays are 1 / 10 and 2 / 11.
-    expected = jax.tree.map(
-        lambda a, b, c: 2 / 11 * (0.1 * a + 0.9 * b) + 9 / 11 * c, start, first, second
-    )
-    jax.tree.map(close, means[2], expected)

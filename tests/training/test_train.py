@@ -197,8 +197,6 @@ def with_ngrams_config(keyed=False):
     config.model.ngram_keyed = config.model.ngram_gaps = config.model.ngram_ending = keyed
     config.model.fit_blend, config.model.ngram_vectors = True, 4
     config.model.pooling = ("attention", "max", "mean")
-    if keyed:
-        config.average_weights, config.adversarial.entropy = 0.9, 0.5
     config.epochs = 1
     return config
 
