@@ -6,8 +6,7 @@ from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
 from bahdanau_jax.data.load import load_dataset
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.language_model_config import LanguageModelConfig
-from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
+from bahdanau_jax.runs.all_texts_config import AllTextsConfig
 
 
 class AllTexts(NamedTuple):
@@ -26,7 +25,7 @@ class AllTexts(NamedTuple):
     digests: dict[str, Any]
 
 
-def read_all_texts(settings: WordVectorsConfig | LanguageModelConfig) -> AllTexts:
+def read_all_texts(settings: AllTextsConfig) -> AllTexts:
     """Reads the texts and counts their words. Validation is loaded and takes no part; test is not read.
 
     Raises:

@@ -5,17 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bahdanau_jax.runs.config import (
-    LARGEST,
-    Data,
-    Natural,
-    Optimizer,
-    Positive,
-    Rate,
-    Section,
-    Tokenizer,
-    check_bucket_lengths,
-)
+from bahdanau_jax.runs.all_texts_config import AllTextsConfig
+from bahdanau_jax.runs.config import Optimizer, Positive, Rate, Section, check_bucket_lengths
 from bahdanau_jax.runs.safe_files import check_size
 
 
@@ -34,19 +25,11 @@ class LanguageModelSizes(Section):
     """How the recurrence runs, as in a classifier's config."""
 
 
-class LanguageModelConfig(Section):
+class LanguageModelConfig(AllTextsConfig):
     """The training of a language model, from which classifiers start (`init_from`)."""
 
     task: Literal["language_model"] = "language_model"
     """Marks a config of a language model."""
-    seed: Natural = 0
-    """Seed of the weights, dropout, candidates and the order of batches."""
-    data: Data = Data()
-    unlabelled: bool = True
-    """Also read the texts without labels."""
-    vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 30_000
-    """Number of ids."""
-    tokenizer: Tokenizer = Tokenizer(name="marks")
     max_length: Annotated[int, Field(ge=2, le=1_000_000)] = 400
     """A longer text is cut into pieces of equal length, which are read apart."""
     bucket_lengths: Sequence[Positive] = (160, 256, 400)

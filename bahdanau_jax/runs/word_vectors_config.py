@@ -1,19 +1,12 @@
 """Every field of a config for word vectors, as config.py has those of a classifier."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.runs.config import (
-    LARGEST,
-    Data,
-    Natural,
-    Positive,
-    PositiveNumber,
-    Section,
-    Tokenizer,
-)
+from bahdanau_jax.runs.all_texts_config import AllTextsConfig
+from bahdanau_jax.runs.config import Natural, Positive, PositiveNumber, Section
 from bahdanau_jax.runs.safe_files import check_size
 
 
@@ -32,19 +25,11 @@ class WordVectors(Section):
     """Words above this frequency are sometimes skipped."""
 
 
-class WordVectorsConfig(Section):
+class WordVectorsConfig(AllTextsConfig):
     """The training of word vectors, from which classifiers start (`init_from`)."""
 
     task: Literal["word_vectors"] = "word_vectors"
     """Marks a config of word vectors."""
-    seed: Natural = 0
-    """Seed of everything random."""
-    data: Data = Data()
-    unlabelled: bool = True
-    """Also read the texts without labels."""
-    vocab_size: Annotated[int, Field(ge=5, le=LARGEST)] = 30_000
-    """Number of ids."""
-    tokenizer: Tokenizer = Tokenizer(name="marks")
     model: WordVectors = WordVectors()
     epochs: Positive = 8
     """Passes over the texts."""
