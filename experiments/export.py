@@ -9,7 +9,8 @@ r"""Exports a trained run as one file that predicts without this project, as ONN
 --output    A .pyz holds the text rule, the vocabulary, the weights and the model as StableHLO (`jax.export`),
             for any batch size, on CPU, GPU and TPU. An .onnx holds the model for ONNX Runtime, for any batch
             size and length, and the vocabulary. It needs `pip install 'bahdanau-jax[onnx]'` and refuses a
-            classifier or an attention of your own. A .safetensors holds the weights alone.
+            classifier or an attention of your own. A .safetensors holds the network's trained weights alone:
+            neither n-grams nor a language model.
 
 The command tries the file before it ends, a .pyz in a process that cannot import this project, and prints
 the largest difference from the run's own probabilities (for .onnx, attention weights too). For imdb.py's .pyz

@@ -11,7 +11,9 @@ from flax import nnx
 
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.layers.attention import BahdanauAttention
+from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.models.classifier import AttentionClassifier
+from bahdanau_jax.models.language_model_states import SCALE
 from bahdanau_jax.models.ngrams import (
     ENDING_SHARE,
     ENDING_WORDS,
@@ -154,16 +156,15 @@ def _network(g: _Graph, model: AttentionClassifier, text: _Text) -> tuple[str, s
     # An empty row runs one step, which is masked below: not every runtime takes a length of 0.
     at_least_1 = g("Max", text.length, 1)
     lengths = g("Cast", g("Squeeze", at_least_1, [1]), to=6)
-    x = g("Gather", _array(model.embedding.embedding), g("Transpose", text.ids))
+    ids = g("Transpose", text.ids)  # [time, batch]
+    x = g("Gather", _array(model.embedding.embedding), ids)
+    if model.language_model is not None:
+        vectors = g("Gather", _array(model.language_model.embedding.embedding), ids)
+        states, _ = _bilstm(g, model.language_model.encoder, vectors, lengths)
+        x = g("Concat", x, g("Mul", states, np.float32(SCALE)), axis=2)
     state = ""
-    for layer in model.encoder:  # [time, batch, features] -> [time, 2, batch, hidden]
-        weights = [_lstm_weights(d) for d in (layer.forward, layer.backward)]
-        hidden = layer.forward.recurrent_kernel.shape[0]
-        kernels = (np.stack(x) for x in zip(*weights, strict=True))
-        y, state = g.two(
-            "LSTM", x, *kernels, lengths, direction="bidirectional", hidden_size=hidden
-        )
-        x = g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), [0, 0, -1])
+    for layer in model.encoder:
+        x, state = _bilstm(g, layer, x, lengths)
     outputs = g("Where", text.real_steps, g("Transpose", x, perm=[1, 0, 2]), _ZERO)
     last = g("Reshape", g("Transpose", state, perm=[1, 0, 2]), [0, -1])
     last = g("Where", text.some, last, _ZERO)
@@ -198,6 +199,15 @@ def _network(g: _Graph, model: AttentionClassifier, text: _Text) -> tuple[str, s
             pooled.append(g("Where", text.some, largest, _ZERO))
     features = g("Relu", _linear(g, model.hidden, g("Concat", *pooled, axis=1)))
     return _linear(g, model.output, features), weights
+
+
+def _bilstm(g: _Graph, layer: BiLSTM, x: str, lengths: str) -> tuple[str, str]:
+    """Outputs [time, batch, 2*hidden] of inputs [time, batch, features], and last states [2, batch, hidden]."""
+    weights = [_lstm_weights(direction) for direction in (layer.forward, layer.backward)]
+    hidden = layer.forward.recurrent_kernel.shape[0]
+    kernels = (np.stack(both) for both in zip(*weights, strict=True))
+    y, state = g.two("LSTM", x, *kernels, lengths, direction="bidirectional", hidden_size=hidden)
+    return g("Reshape", g("Transpose", y, perm=[0, 2, 1, 3]), [0, 0, -1]), state
 
 
 def _lstm_weights(layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.recurrence import lstm_implementation
 
 PRODUCTS = ("float32", "int16")
+_TABLE_BYTES = 256 << 20  # of the products of all words
 
 
 class PredictionBiLSTM(nnx.Module):
@@ -159,6 +160,11 @@ def obstacle(layer: BiLSTM) -> str | None:
         return f"the dtype is {dtype}; expected float32"
     name, why = lstm_implementation(one.implementation)
     return None if name == "native" else why
+
+
+def fits_table(layer: BiLSTM, words: int) -> bool:
+    """Whether the table of the products of so many words takes at most 256 MB."""
+    return words * 8 * layer.forward.bias.size <= _TABLE_BYTES
 
 
 def attention_for_prediction(attention: Any) -> Any:

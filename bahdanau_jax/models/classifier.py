@@ -16,11 +16,12 @@ from bahdanau_jax.layers.masks import mask_of
 from bahdanau_jax.layers.prediction import (
     PredictionBiLSTM,
     attention_for_prediction,
+    fits_table,
     obstacle,
 )
+from bahdanau_jax.models.language_model_states import LanguageModelStates
 from bahdanau_jax.token_ids import PAD
 
-_TABLE_BYTES = 256 << 20  # of the products of all words that `for_prediction` may keep
 POOLINGS = ("attention", "last", "max", "mean")
 
 
@@ -61,6 +62,9 @@ class AttentionClassifier(nnx.Module):
       dtype: dtype of the matrix products; parameters, carries and softmax stay float32.
       implementation: of the recurrence: "auto", "scan", "native", "fused" or "cudnn"; see `bahdanau_jax.lstm`.
       chunk_size: of the recurrence: steps between two stored states; see `bahdanau_jax.lstm`.
+      language_model_features: size of the states of a language model, per direction, which the encoder reads
+        beside the word vectors; see `LanguageModelStates`. 0: none.
+      language_model_embedding_features: size of that language model's word vectors.
       rngs: streams `params` and `dropout`.
 
     Raises:
@@ -94,6 +98,8 @@ class AttentionClassifier(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         implementation: str = "auto",
         chunk_size: int = 0,
+        language_model_features: int = 0,
+        language_model_embedding_features: int = 128,
         rngs: nnx.Rngs,
     ):
         if not pooling or not set(pooling) <= set(POOLINGS):
@@ -107,7 +113,20 @@ class AttentionClassifier(nnx.Module):
             embedding_init=partial(_uniform, scale=0.05),
             rngs=rngs,
         )
-        widths = [embedding_features] + [2 * hidden_features] * num_layers
+        self.language_model: Any = nnx.data(
+            LanguageModelStates(
+                vocab_size,
+                embedding_features=language_model_embedding_features,
+                hidden_features=language_model_features,
+                dtype=dtype,
+                implementation=implementation,
+                rngs=rngs,
+            )
+            if language_model_features
+            else None
+        )
+        inputs = embedding_features + 2 * language_model_features
+        widths = [inputs] + [2 * hidden_features] * num_layers
         self.encoder = nnx.List(
             BiLSTM(
                 width,
@@ -134,7 +153,7 @@ class AttentionClassifier(nnx.Module):
         mask: Bool[Array, "batch time"] | None = None,
         *,
         lengths: Int[Array, "batch"] | None = None,
-        embedded: Float[Array, "batch time embedding_features"] | None = None,
+        embedded: Float[Array, "batch time in_features"] | None = None,
     ) -> tuple[Float[Array, "batch outputs"], Float[Array, "batch time"]]:
         """Returns float32 logits [batch, 1 or num_classes] and attention weights [batch, time].
 
@@ -142,12 +161,14 @@ class AttentionClassifier(nnx.Module):
           ids: token ids, 0 <= id < vocab_size.
           mask: True where a token is real. None: where `ids` is not 0, the padding.
           lengths: instead of `mask`, the number of real tokens in each row, which come first.
-          embedded: replaces `self.embed(ids)`, for gradients with respect to the word vectors.
+          embedded: replaces `self.embed(ids)`, for gradients with respect to the encoder's inputs.
         """
         ids = jnp.asarray(ids)
         mask = mask_of(mask, lengths, *ids.shape)
         mask = ids != PAD if mask is None else mask
-        hidden = self.embed(ids) if embedded is None else embedded  # [batch, time, features]
+        hidden = embedded  # [batch, time, features]
+        if hidden is None:
+            hidden = self.embed(ids) if self.language_model is None else self.embed(ids, mask)
         h = None
         for layer in self.encoder:
             hidden, (h, _) = layer(hidden, mask)  # [batch, time, 2*hidden], [batch, 2*hidden]
@@ -162,7 +183,8 @@ class AttentionClassifier(nnx.Module):
     def for_prediction(self, *, products: str = "float32") -> Self:
         """Returns a model that gives the same results in less time, and cannot be trained.
 
-        On a CPU with the kernel, the first BiLSTM looks up the products of words, which are computed here.
+        On a CPU with the kernel, the first BiLSTM that reads word vectors alone looks up the products of words,
+        which are computed here.
         Elsewhere, and for a subclass with an `embed` of its own, it returns the model itself.
 
         Args:
@@ -171,21 +193,27 @@ class AttentionClassifier(nnx.Module):
         Raises:
           ValueError: "int16" is asked for and cannot be had; says why.
         """
-        if self.embedding is None:
-            return self
         first = self.encoder[0]
+        if isinstance(first, PredictionBiLSTM):
+            return self
         why = obstacle(first)
         if type(self).embed is not AttentionClassifier.embed:
             why = f"{type(self).__name__} has an embed() of its own"
-        elif self.embedding.num_embeddings * 8 * first.forward.bias.size > _TABLE_BYTES:
-            why = f"the products of {self.embedding.num_embeddings} words take over {_TABLE_BYTES >> 20} MB"
+        elif self.language_model is not None:
+            if products != "float32":
+                why = "the encoder reads a language model's states"
+        elif not fits_table(first, self.embedding.num_embeddings):
+            why = f"the products of {self.embedding.num_embeddings} words take over 256 MB"
         if why:
             if products != "float32":
                 raise ValueError(f"products of {products} cannot be had: {why}")
             return self
         model = nnx.clone(self)
-        vectors = self.embedding.embedding[...]
-        model.embedding = None
+        vectors = None
+        if self.language_model is None:
+            vectors, model.embedding = self.embedding.embedding[...], None
+        else:
+            model.language_model = self.language_model.for_prediction()
         model.encoder = nnx.List(
             PredictionBiLSTM(layer, vectors if layer is first else None, products=products)
             for layer in self.encoder
@@ -193,9 +221,20 @@ class AttentionClassifier(nnx.Module):
         model.attention = attention_for_prediction(model.attention)
         return model
 
-    def embed(self, ids: Int[Array, "batch time"]) -> Float[Array, "batch time embedding_features"]:
-        """The vectors that the encoder reads, one per token. A model for prediction reads ids."""
-        return ids if self.embedding is None else self.embedding(ids)
+    def embed(
+        self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"] | None = None
+    ) -> Float[Array, "batch time in_features"]:
+        """The vectors that the encoder reads, one per token. A model for prediction reads ids.
+
+        With a language model, its states follow the word vector; `mask` None: `ids` is real where not 0.
+        """
+        if self.embedding is None:
+            return ids
+        vectors = self.embedding(ids)
+        if self.language_model is None:
+            return vectors
+        states = self.language_model(ids, ids != PAD if mask is None else mask)
+        return jnp.concatenate([vectors, states.astype(vectors.dtype)], axis=-1)
 
 
 def for_prediction(model: Any, products: str = "float32") -> Any:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from bahdanau_jax.models.fixed import Fixed
 from bahdanau_jax.token_ids import PAD
 
 ENDING_SHARE, ENDING_WORDS = 4, 40  # a text's ending: its last quarter, and at least so many words
@@ -117,10 +118,6 @@ def _mix(x: Array) -> Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
-
-
-class Fixed(nnx.Variable):
-    """A variable that is saved with the model and not trained by gradient descent."""
 
 
 @partial(jax.jit, static_argnames=("n", "rows", "gaps", "ending"))

@@ -9,7 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from bahdanau_jax.models.classifier import for_prediction
-from bahdanau_jax.models.ngrams import Fixed, NgramClassifier
+from bahdanau_jax.models.fixed import Fixed
+from bahdanau_jax.models.ngrams import NgramClassifier
 
 
 class WithNgrams(nnx.Module):

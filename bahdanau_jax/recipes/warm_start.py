@@ -1,4 +1,4 @@
-"""Starts a classifier from another run: from its word vectors, or from its embedding and first BiLSTM."""
+"""Starts a classifier from other runs: from word vectors or a first layer, and a language model's states."""
 
 import io
 from collections.abc import Sequence
@@ -14,13 +14,20 @@ from jaxtyping import Float
 from bahdanau_jax.data.find_tokenizer import learns
 from bahdanau_jax.data.vocabulary import Vocabulary
 from bahdanau_jax.errors import InputError
+from bahdanau_jax.models.fixed import Fixed
+from bahdanau_jax.models.language_model_states import LanguageModelStates
 from bahdanau_jax.runs import fingerprints
-from bahdanau_jax.runs.config import Tokenizer
+from bahdanau_jax.runs.config import Config, Tokenizer
 from bahdanau_jax.runs.restore_model import check_holds_weights, restore_part
 from bahdanau_jax.runs.safe_files import read_json, write_bytes
+from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
 VECTORS = "vectors.npy"
 _HEADER_BYTES = 128  # of a .npy file
+_EXAMPLES = {  # of runs that a config's fields may name
+    "init_from": "imdb_vectors.py",
+    "language_model": "imdb_small_language_model.py",
+}
 
 
 def save_vectors(folder: Path, vectors: Float[np.ndarray, "vocab_size features"]) -> str:
@@ -79,23 +86,44 @@ def mean_vectors(
     return np.stack([vectors[row].mean(axis=0) for row in ids])
 
 
-def read_vocabulary(folder: str | Path, size: int, tokenizer: Tokenizer) -> Vocabulary:
-    """Reads the vocabulary of the run to start from, with what its tokenizer has learned: the same ids in both.
+def first_vocabulary(config: Config) -> Vocabulary | None:
+    """The vocabulary of the run that a classifier starts from, else of its language model, else None.
+
+    Raises:
+      InputError: as `read_vocabulary`.
+    """
+    for field in _EXAMPLES:
+        if folder := getattr(config, field):
+            return read_vocabulary(folder, config.vocab_size, config.tokenizer, field=field)
+    return None
+
+
+def read_vocabulary(
+    folder: str | Path, size: int, tokenizer: Tokenizer, *, field: str = "init_from"
+) -> Vocabulary:
+    """Reads the vocabulary of another run, with what its tokenizer has learned: the same ids in both.
+
+    Args:
+      folder: of the run.
+      size: largest number of ids.
+      tokenizer: the one that it must have.
+      field: of the config, which names the folder; for messages.
 
     Raises:
       InputError: there is none, it has more than `size` ids, or another tokenizer.
     """
-    folder = Path(folder).expanduser()
-    if not (folder / "vocabulary.json").is_file():
+    field, example = f"config.{field}", _EXAMPLES[field]
+    file = Path(folder).expanduser() / "vocabulary.json"
+    if not file.is_file():
         raise InputError(
-            f"config.init_from is {str(folder)!r}, which holds no vocabulary.json; expected the "
-            "folder of a run, such as one of experiments/imdb_vectors.py"
+            f"{field} is {str(folder)!r}, which holds no vocabulary.json; expected the folder of a run, such "
+            f"as one of experiments/{example}"
         )
-    vocabulary = Vocabulary.load(folder / "vocabulary.json")
+    vocabulary = Vocabulary.load(file)
     if len(vocabulary) > size:  # it may be smaller, if the run's texts had fewer words
         raise InputError(
-            f"config.vocab_size is {size}, and config.init_from's {folder}/vocabulary.json has "
-            f"{len(vocabulary)} ids; expected at least as many"
+            f"config.vocab_size is {size}, and {field}'s {file} has {len(vocabulary)} ids; expected at "
+            "least as many"
         )
     asked = tokenizer.model_dump()
     found = {"name": vocabulary.name, "options": vocabulary.options}
@@ -103,7 +131,7 @@ def read_vocabulary(folder: str | Path, size: int, tokenizer: Tokenizer) -> Voca
         found["options"] = asked["options"]  # the vocabulary's are what it learned
     if found != asked:
         raise InputError(
-            f"config.tokenizer is {asked}, and {found} in config.init_from's {folder}; expected the same"
+            f"config.tokenizer is {asked}, and {found} in {field}'s {file}; expected the same"
         )
     return vocabulary
 
@@ -140,6 +168,8 @@ def start_from(folder: str | Path, network: Any) -> int:
         names: Any = nnx.to_pure_dict(state)
         saved = _saved_config(folder)
         check_holds_weights(folder, saved)
+        if saved.get("task") == "language_model":
+            _check_finished(folder)
         has_ngrams = bool(saved.get("model", {}).get("ngrams"))
         step, arrays = restore_part(folder, {"network": names} if has_ngrams else names)
         arrays = arrays["network"] if has_ngrams else arrays
@@ -153,6 +183,65 @@ def start_from(folder: str | Path, network: Any) -> int:
     nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
     nnx.update(part, state)
     return step
+
+
+def read_language_model(
+    folder: str | Path, states: LanguageModelStates, vocabulary: Vocabulary
+) -> None:
+    """Copies a language model's weights from its run. A word that it does not know gets the unknown word's.
+
+    Args:
+      folder: of a finished run of a language model.
+      states: of the same embedding_features and hidden_features; is changed.
+      vocabulary: of the network whose inputs the states are.
+
+    Raises:
+      InputError: the folder holds no finished language model, it is damaged, its sizes do not fit, or its
+        tokenizer is not the vocabulary's.
+
+    Example::
+
+        states = LanguageModelStates(30_000, embedding_features=128, hidden_features=256, rngs=nnx.Rngs(0))
+        read_language_model("runs/imdb_small_language_model", states, vocabulary)
+    """
+    folder = Path(folder).expanduser()
+    try:
+        saved = _saved_config(folder)
+        if saved.get("task") != "language_model":
+            raise InputError(f"{folder} holds no language model; expected the folder of its run")
+        _check_finished(folder)
+        known = Vocabulary.load(folder / "vocabulary.json")
+        cut = vocabulary.name, vocabulary.options
+        if (known.name, known.options) != cut:
+            raise InputError(
+                f"the tokenizer in {folder} is {(known.name, known.options)!r:.200}, the classifier's "
+                f"{cut!r:.200}; expected the same"
+            )
+        state = nnx.state(states, Fixed)
+        names: Any = nnx.to_pure_dict(state)
+        own = names["embedding"]["embedding"]
+        names["embedding"]["embedding"] = jax.ShapeDtypeStruct(
+            (saved.get("vocab_size", 0), own.shape[1]), own.dtype
+        )
+        wanted = {"embedding": names["embedding"], "encoder": {"0": names["encoder"]}}
+        _, arrays = restore_part(folder, wanted)
+    except InputError as error:
+        raise InputError(f"config.language_model: {error}") from error
+    at = {word: FIRST_WORD + i for i, word in enumerate(known.words)}
+    rows = [*range(FIRST_WORD), *(at.get(word, UNKNOWN) for word in vocabulary.words)]
+    rows += [UNKNOWN] * (len(own) - len(rows))  # ids that no word has
+    table = arrays["embedding"]["embedding"][np.array(rows)]
+    arrays = {"embedding": {"embedding": table}, "encoder": arrays["encoder"]["0"]}
+    nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, arrays))
+    nnx.update(states, state)
+
+
+def _check_finished(folder: Path) -> None:
+    """Checks that a language model has finished: its word vectors are normalised after the last step."""
+    if not (folder / "result.json").is_file():
+        raise InputError(
+            f"the language model in {folder} has not finished: it holds no result.json; rerun its command"
+        )
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:

@@ -152,6 +152,10 @@ class Model(Section):
     """How the recurrence runs. "native" is the CPU kernel, "fused" and "cudnn" are for NVIDIA GPUs."""
     chunk_size: Natural = 0
     """Keep every n-th state and compute the others again in the backward pass. 0: keep all."""
+    language_model_features: Natural = 0
+    """Size of the states, per direction, of the language model in `config.language_model`. 0: none."""
+    language_model_embedding_features: Positive = 128
+    """Size of that language model's word vectors."""
 
 
 class Optimizer(Section):
@@ -204,6 +208,9 @@ class Config(Section):
     init_from: str = ""
     """Run folder to start from: word vectors, or the embedding and first BiLSTM of a language model or of a
     classifier. "": none."""
+    language_model: str = ""
+    """Run folder of a language model whose states the encoder reads beside the word vectors. They stay as they
+    are. "": none."""
     unlabelled: bool = False
     """Also use the texts without labels: count their n-grams (needs model.ngrams), and train on them with
     virtual shifts (needs adversarial.virtual_norm)."""
@@ -242,11 +249,20 @@ class Config(Section):
                 "config.adversarial.virtual_norm 0: nothing else reads texts without labels"
             )
         model = self.model
+        states = model.language_model_features
+        if bool(self.language_model) != bool(states):
+            raise InputError(
+                f"config.language_model is {self.language_model!r} and config.model.language_model_features "
+                f"{states}; expected both, the folder and the size of its states, or neither"
+            )
         hidden, embedding = model.hidden_features, model.embedding_features
         # The largest arrays, by a low estimate.
         layers = model.num_layers * 8 * hidden * (min(embedding, 2 * hidden) + hidden)
         attention_and_head = 4 * hidden * model.attention_units + 2 * hidden * model.head_features
         embeddings = self.vocab_size * embedding
+        if states:
+            of_states = model.language_model_embedding_features
+            embeddings += self.vocab_size * of_states + 8 * states * (of_states + states)
         check_size("the parameters of config.model", embeddings + layers + attention_and_head)
         return self
 

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from bahdanau_jax.errors import InputError, one_line
-from bahdanau_jax.models.ngrams import Fixed
+from bahdanau_jax.models.fixed import Fixed
 from bahdanau_jax.runs.environment import hardware
 from bahdanau_jax.runs.folder import RUN_FILES
 from bahdanau_jax.runs.safe_files import read_json

@@ -17,7 +17,7 @@ from bahdanau_jax.data.dataset import Dataset, Examples
 from bahdanau_jax.data.find_tokenizer import learns
 from bahdanau_jax.data.token_store import EncodedTexts
 from bahdanau_jax.data.vocabulary import Vocabulary
-from bahdanau_jax.recipes.warm_start import read_vocabulary
+from bahdanau_jax.recipes.warm_start import first_vocabulary
 from bahdanau_jax.runs import fingerprints, multihost
 from bahdanau_jax.runs.checkpoint_checks import complete_steps
 from bahdanau_jax.runs.flags import numeric_flags
@@ -138,8 +138,8 @@ def _make_vocabulary(run: Session, dataset: Dataset) -> Vocabulary:
     them, once, and a resumed run reads them.
     """
     config, tokenizer = run.config, run.config.tokenizer
-    if config.init_from:
-        return read_vocabulary(config.init_from, config.vocab_size, tokenizer)
+    if (vocabulary := first_vocabulary(config)) is not None:
+        return vocabulary
     file, learned = run.workdir / "vocabulary.json", learns(tokenizer.name)
     begun = bool(complete_steps(run.workdir / "checkpoints"))
     if not learned or (run.first and not begun):

@@ -10,7 +10,8 @@ from bahdanau_jax.data.batches import steps_per_epoch
 from bahdanau_jax.data.dataset import Dataset, unlabelled_texts
 from bahdanau_jax.errors import InputError
 from bahdanau_jax.models.build import build_classifier
-from bahdanau_jax.recipes.warm_start import start_from
+from bahdanau_jax.recipes.warm_start import first_vocabulary, read_language_model, start_from
+from bahdanau_jax.runs.config import Config
 from bahdanau_jax.training.loss import class_weights
 from bahdanau_jax.training.optimizer import make_optimizer
 from bahdanau_jax.training.session import Session
@@ -42,11 +43,11 @@ class Setup(NamedTuple):
 
 
 def build_state(run: Session, dataset: Dataset) -> Setup:
-    """Makes the model and its optimizer. If `config.init_from` names a run, the model starts from it.
+    """Makes the model and its optimizer. The model starts from the runs that the config names.
 
     Raises:
-      InputError: `config.init_from` is not a run with fitting sizes, or the model does not let its word
-        vectors be shifted.
+      InputError: `config.init_from` or `config.language_model` is not a run with fitting sizes, or the model
+        does not let its word vectors be shifted.
     """
     config = run.config
     model = build_classifier(
@@ -55,8 +56,11 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
         len(dataset.label_names),
         rngs=nnx.Rngs(config.seed),
     )
+    network = getattr(model, "network", model)
     if config.init_from:
-        start_from(config.init_from, getattr(model, "network", model))
+        start_from(config.init_from, network)
+    if config.language_model:
+        _read_language_model(config, network)
     if any(config.adversarial.model_dump().values()) and not hasattr(model, "embed"):
         raise InputError(
             f"config.adversarial: {config.model.target} has no embed(ids); expected one, and a call "
@@ -81,3 +85,13 @@ def build_state(run: Session, dataset: Dataset) -> Setup:
         epoch_steps,
         total_steps,
     )
+
+
+def _read_language_model(config: Config, network: Any) -> None:
+    states, vocabulary = getattr(network, "language_model", None), first_vocabulary(config)
+    if states is None or vocabulary is None:
+        raise InputError(
+            f"config.language_model: {config.model.target} has no language_model; expected a module "
+            "LanguageModelStates of this name, as AttentionClassifier has"
+        )
+    read_language_model(config.language_model, states, vocabulary)

@@ -47,6 +47,10 @@ def with_fitted_scales():
     return model
 
 
+def with_a_language_model():
+    return make(language_model_features=6, language_model_embedding_features=3, num_layers=2)
+
+
 def without_a_mask():
     return make(num_classes=3, mask_attention=False)
 
@@ -60,7 +64,15 @@ def normalized():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "construct", [with_ngrams, with_keys, with_fitted_scales, without_a_mask, normalized]
+    "construct",
+    [
+        with_ngrams,
+        with_keys,
+        with_fitted_scales,
+        with_a_language_model,
+        without_a_mask,
+        normalized,
+    ],
 )
 def test_it_computes_what_the_model_does_for_any_padding(construct):
     model, rng = construct(), np.random.default_rng(0)
