@@ -26,8 +26,9 @@ def build_classifier(
     [batch, 1] for two classes, otherwise [batch, num_classes], weights [batch, time]. In training mode it may
     use dropout. If it offers `embed(ids)` and takes `embedded=`, the report compares its attention with
     gradients. If it offers `for_prediction(*, products)`, as `AttentionClassifier` does, what that returns
-    predicts in its place. If it offers `fit_before_training(texts, unlabelled)`, as `WithNgrams` does, it is
-    called once before the first step.
+    predicts in its place. If its `language_model` is a `LanguageModelStates`, `config.language_model` may name
+    the run whose weights these get. If it offers `fit_before_training(texts, unlabelled)`, as `WithNgrams`
+    does, it is called once before the first step.
 
     Args:
       fields: the config's `model` section.

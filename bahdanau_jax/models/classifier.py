@@ -184,8 +184,8 @@ class AttentionClassifier(nnx.Module):
         """Returns a model that gives the same results in less time, and cannot be trained.
 
         On a CPU with the kernel, the first BiLSTM that reads word vectors alone looks up the products of words,
-        which are computed here.
-        Elsewhere, and for a subclass with an `embed` of its own, it returns the model itself.
+        which are computed here. Elsewhere, and for a subclass with an `embed` of its own, it returns the model
+        itself.
 
         Args:
           products: "float32", or "int16" for products of rounded numbers; see `PredictionBiLSTM`.

@@ -208,7 +208,10 @@ def read_language_model(
     try:
         saved = _saved_config(folder)
         if saved.get("task") != "language_model":
-            raise InputError(f"{folder} holds no language model; expected the folder of its run")
+            raise InputError(
+                f"{folder} holds no language model; expected the folder of a run, such as one of "
+                f"experiments/{_EXAMPLES['language_model']}"
+            )
         _check_finished(folder)
         known = Vocabulary.load(folder / "vocabulary.json")
         cut = vocabulary.name, vocabulary.options
@@ -220,9 +223,14 @@ def read_language_model(
         state = nnx.state(states, Fixed)
         names: Any = nnx.to_pure_dict(state)
         own = names["embedding"]["embedding"]
-        names["embedding"]["embedding"] = jax.ShapeDtypeStruct(
-            (saved.get("vocab_size", 0), own.shape[1]), own.dtype
-        )
+        size = saved.get("vocab_size")
+        size = size if isinstance(size, int) else 0
+        for whose, words, ids in (("its", known, size), ("the classifier's", vocabulary, len(own))):
+            if len(words) > ids:
+                raise InputError(
+                    f"{folder}: {whose} vocabulary has {len(words):,} ids; expected at most {ids:,}"
+                )
+        names["embedding"]["embedding"] = jax.ShapeDtypeStruct((size, own.shape[1]), own.dtype)
         wanted = {"embedding": names["embedding"], "encoder": {"0": names["encoder"]}}
         _, arrays = restore_part(folder, wanted)
     except InputError as error:

@@ -1,5 +1,6 @@
 """A language model run: learns; resumes to the same bits; a classifier starts from it, or reads its states."""
 
+import json
 import shutil
 
 import jax
@@ -144,7 +145,15 @@ def test_what_is_no_finished_language_model_of_these_sizes_is_refused(run, tmp_p
     assert "bias has shape (24,)" in refused(folder, states_of(hidden_features=5))
     assert "embedding has shape (60, 6)" in refused(folder, states_of(embedding_features=5))
     assert "expected the same" in refused(folder, states_of(), Vocabulary(known.words))
+    assert "the classifier's vocabulary has 60 ids; expected at most 50" in refused(
+        folder, states_of(vocab_size=50)
+    )
     shutil.copytree(folder, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps(config | {"vocab_size": 59}))
+    assert "its vocabulary has 60 ids; expected at most 59" in refused(
+        tmp_path / "run", states_of()
+    )
     (tmp_path / "run/result.json").unlink()
     assert "has not finished" in refused(tmp_path / "run", states_of())
     network = AttentionClassifier(
