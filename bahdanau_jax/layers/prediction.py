@@ -24,7 +24,7 @@ from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.recurrence import lstm_implementation
 
 PRODUCTS = ("float32", "int16")
-_TABLE_BYTES = 256 << 20  # of the products of all words
+TABLE_BYTES = 256 << 20  # of the products of all words
 
 
 class PredictionBiLSTM(nnx.Module):
@@ -163,8 +163,8 @@ def obstacle(layer: BiLSTM) -> str | None:
 
 
 def fits_table(layer: BiLSTM, words: int) -> bool:
-    """Whether the table of the products of so many words takes at most 256 MB."""
-    return words * 8 * layer.forward.bias.size <= _TABLE_BYTES
+    """Whether the table of the products of so many words takes at most `TABLE_BYTES`."""
+    return words * 8 * layer.forward.bias.size <= TABLE_BYTES
 
 
 def attention_for_prediction(attention: Any) -> Any:

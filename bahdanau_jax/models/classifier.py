@@ -14,6 +14,7 @@ from bahdanau_jax.layers.attention import BahdanauAttention
 from bahdanau_jax.layers.lstm import BiLSTM
 from bahdanau_jax.layers.masks import mask_of
 from bahdanau_jax.layers.prediction import (
+    TABLE_BYTES,
     PredictionBiLSTM,
     attention_for_prediction,
     fits_table,
@@ -203,7 +204,7 @@ class AttentionClassifier(nnx.Module):
             if products != "float32":
                 why = "the encoder reads a language model's states"
         elif not fits_table(first, self.embedding.num_embeddings):
-            why = f"the products of {self.embedding.num_embeddings} words take over 256 MB"
+            why = f"the products of {self.embedding.num_embeddings} words take over {TABLE_BYTES >> 20} MB"
         if why:
             if products != "float32":
                 raise ValueError(f"products of {products} cannot be had: {why}")
@@ -224,7 +225,7 @@ class AttentionClassifier(nnx.Module):
     def embed(
         self, ids: Int[Array, "batch time"], mask: Bool[Array, "batch time"] | None = None
     ) -> Float[Array, "batch time in_features"]:
-        """The vectors that the encoder reads, one per token. A model for prediction reads ids.
+        """The vectors that the encoder reads, one per token; ids, where products of words are looked up.
 
         With a language model, its states follow the word vector; `mask` None: `ids` is real where not 0.
         """

@@ -72,10 +72,8 @@ class LanguageModelStates(nnx.Module):
 
     def for_prediction(self) -> Self:
         """The same on the CPU kernel, in less time; see `AttentionClassifier.for_prediction`."""
-        states = nnx.clone(self)
-        if isinstance(states.encoder, BiLSTM) and states.embedding is not None:
-            table = states.embedding.embedding[...]
-            looked_up = table if fits_table(states.encoder, len(table)) else None
-            states.encoder = PredictionBiLSTM(states.encoder, looked_up)
-            states.embedding = states.embedding if looked_up is None else None
+        states, vectors = nnx.clone(self), None
+        if fits_table(self.encoder, self.embedding.num_embeddings):
+            vectors, states.embedding = self.embedding.embedding[...], None
+        states.encoder = PredictionBiLSTM(self.encoder, vectors)
         return states

@@ -26,7 +26,7 @@ class LanguageModelSizes(Section):
 
 
 class LanguageModelConfig(AllTextsConfig):
-    """The training of a language model, from which classifiers start (`init_from`)."""
+    """The training of a language model, for a classifier's `language_model` or `init_from`."""
 
     task: Literal["language_model"] = "language_model"
     """Marks a config of a language model."""

@@ -102,7 +102,7 @@ def test_training_leaves_the_language_model_as_it_is_and_changes_all_else():
 @pytest.mark.parametrize("fits", [True, False], ids=["table of products", "no table"])
 def test_a_model_for_prediction_gives_the_same(fits, monkeypatch):
     if not fits:
-        monkeypatch.setattr("bahdanau_jax.layers.prediction._TABLE_BYTES", 0)
+        monkeypatch.setattr("bahdanau_jax.layers.prediction.TABLE_BYTES", 0)
     model = classifier(num_layers=2)
     faster = for_prediction(model)
     if faster is model:
