@@ -77,8 +77,9 @@ def dtype_obstacle(dtype: np.dtype) -> str | None:
 @functools.cache
 def _register() -> None:
     """Compiles the kernel or loads it from the cache, and registers it with XLA."""
-    from bahdanau_jax.layers.cpu_kernel import ffi
+    from bahdanau_jax.layers.cpu_kernel import build, ffi
 
+    build.keep_compiled()
     for target, handle in ((TARGET, ffi.handle), (ATTENTION_TARGET, ffi.handle_attention)):
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handle.ctypes), platform="cpu")
 

@@ -1,8 +1,11 @@
 """Compiles the kernel's functions with numba and caches them per user."""
 
+import functools
 import hashlib
 import os
 import pathlib
+import shutil
+import sys
 import tempfile
 
 import numba
@@ -10,6 +13,7 @@ from llvmlite import binding
 from numba import types
 from numba.core.codegen import get_host_cpu_features
 
+COMPLETE = "complete"  # a file of a cache folder, with the number of the others
 i64, f32 = types.int64, types.float32
 njit = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -29,24 +33,62 @@ def cpu_features() -> frozenset[str]:
     return frozenset(flag[1:] for flag in flags.split(",") if flag.startswith("+"))
 
 
-def _cache_folder():
-    """One folder per user and version of this folder's files. numba alone would compare only one file."""
+def _name_of_cache() -> str:
+    """Tells versions of the kernel apart, and what numba compiles them with and for."""
     here = pathlib.Path(__file__).parent
-    sources = b"".join(file.read_bytes() for file in sorted(here.glob("*.py")))
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(home, "bahdanau_jax", "numba-" + hashlib.sha256(sources).hexdigest()[:12])
+    digest = hashlib.sha256(repr([here, numba.__version__, sys.version_info]).encode())
+    digest.update(repr([numba.config.CPU_NAME, sorted(cpu_features())]).encode())
+    for file in sorted(here.glob("*.py")):
+        digest.update(file.read_bytes() + str(file.stat().st_mtime_ns).encode())
+    return f"numba-{digest.hexdigest()[:12]}"
+
+
+def _is_complete(folder: pathlib.Path) -> bool:
     try:
-        os.makedirs(folder, exist_ok=True)
-        return folder
+        return int((folder / COMPLETE).read_text()) == len(list(folder.glob("*/*.nb?")))
+    except (OSError, ValueError):
+        return False
+
+
+@functools.cache
+def _cache_folders() -> tuple[str, pathlib.Path | None]:
+    """Where numba reads compiled functions, or writes them; and what the folder is to be called at last.
+
+    All functions of a folder come from one process. numba names a function inside by a number that it counts
+    up, so that functions of two processes may have one name, and one would be linked in place of the other.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = pathlib.Path(home, "bahdanau_jax", _name_of_cache())
+    if _is_complete(folder):
+        return str(folder), None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent), folder
     except OSError:
-        return tempfile.mkdtemp()
+        return tempfile.mkdtemp(), None
+
+
+def keep_compiled() -> None:
+    """Called once everything is compiled: later processes load it. The first of several processes wins."""
+    written, folder = _cache_folders()
+    if folder is None:
+        return
+    try:
+        own = pathlib.Path(written)
+        (own / COMPLETE).write_text(str(len(list(own.glob("*/*.nb?")))))
+        if not _is_complete(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # something has deleted a part of it
+            own.rename(folder)
+    except OSError:
+        pass  # another process was faster; or the disk is full, and the next process compiles again
+    shutil.rmtree(written, ignore_errors=True)
 
 
 def compiled(arguments):
     """Decorator: compiles a C function of `arguments` int64 that returns int64, or loads it from the cache."""
 
     def decorate(function):
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _cache_folder()
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, _cache_folders()[0]
         try:
             return numba.cfunc(i64(*[i64] * arguments), cache=True, error_model="numpy")(function)
         finally:
