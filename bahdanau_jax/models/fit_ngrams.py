@@ -5,15 +5,13 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from sklearn.linear_model import LogisticRegression
 
 from bahdanau_jax.models.nb_svm import (
-    NOTHING,
     Choice,
     Fitted,
     SoftCounts,
-    Taught,
     fit_nb_svm,
     frequent,
     in_class,
@@ -23,7 +21,6 @@ from bahdanau_jax.models.nb_svm import (
     logits_of,
     norms_of,
     places,
-    probabilities_of,
     soft_counts,
     table_of,
 )
@@ -40,7 +37,6 @@ class TextBatch(Protocol):
     rows: Any  # int32 [batch], the text's row in the data set
 
 
-SURE = 0.8  # least probability of the class that a text without a label is given
 MIN_TEXTS = 5  # n-grams in fewer texts have no vector
 CHOICES = [Choice(min_texts, c) for min_texts in (1, 3) for c in (10.0, 100.0, 1_000.0)]
 
@@ -67,15 +63,13 @@ def fit_ngrams(
     docs/accuracy.md measures the rest.
 
     Each choice is fitted to two thirds of each class's texts; the one with the least loss on the others is
-    fitted to all texts. Texts without labels make two more fits. The second one counts them: in p by their
-    probability of the class under the first fit, and in q by the rest. The third one counts them by the second
-    fit, and its NB-SVM is also fitted to those of which the second fit is sure, with a smaller weight
-    (self-training, Scudder 1965, doi 10.1109/TIT.1965.1053799).
+    fitted to all texts. Texts without labels are counted in a second fit: in p by their probability of the
+    class under the first fit, and in q by the rest. The regression uses labelled texts alone.
 
-    With `features`, the logits (but the first fit's) are the mean of these and those of a regression on
-    vectors, which `ngram_vectors` learns from all texts. It reads the sum of the vectors of a text's n-grams,
-    each times abs(r), over the same norm, and labelled texts alone. It is linear in the n-grams as well, so the
-    weights of both are averaged.
+    With `features`, the logits are the mean of these and those of a regression on vectors, which
+    `ngram_vectors` learns from all texts. The second regression reads the sum of the vectors of a text's
+    n-grams, each times abs(r), over the same norm. It is linear in the n-grams as well, so the weights of both
+    are averaged.
 
     Args:
       batches: each text once.
@@ -108,24 +102,13 @@ def fit_ngrams(
         keys[: len(found)] = found
     fit = partial(fit_nb_svm, rows=rows, outputs=outputs)
     choice = choices[0] if len(choices) == 1 else _choose(texts, labels, outputs, fit, choices)
-
-    def fit_both(counts: SoftCounts | None = None, taught: Taught = NOTHING) -> Fitted:
-        fitted = fit(texts, labels, choice=choice, others=counts, taught=taught)
-        return _add_vectors(fitted, texts, labels, others, counts, features) if features else fitted
-
-    if not others:
-        return fit_both()._replace(keys=keys), choice
-    said = probabilities_of(fit(texts, labels, choice=choice), others)
-    said = probabilities_of(fit_both(soft_counts(said, others, rows)), others)
-    fitted = fit_both(soft_counts(said, others, rows), _sure(said, others))
+    fitted, counts = fit(texts, labels, choice=choice), None
+    if others:
+        counts = soft_counts(fitted, others)
+        fitted = fit(texts, labels, choice=choice, others=counts)
+    if features:
+        fitted = _add_vectors(fitted, texts, labels, others, counts, features)
     return fitted._replace(keys=keys), choice
-
-
-def _sure(said: Float[np.ndarray, "texts outputs"], texts: Sequence[np.ndarray]) -> Taught:
-    """The texts whose likeliest class has at least the probability `SURE`, with this class."""
-    classes = said if said.shape[1] > 1 else np.concatenate([1 - said, said], axis=1)
-    chosen = np.flatnonzero(classes.max(axis=1) >= SURE)
-    return Taught([texts[i] for i in chosen.tolist()], classes[chosen].argmax(axis=1))
 
 
 def _add_vectors(

@@ -11,9 +11,6 @@ from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-TAUGHT_WEIGHT = 0.3  # of a text that a fit has labelled; one with its own label has 1
-_PART = 2_000  # texts
-
 
 class Choice(NamedTuple):
     """Settings that depend on the data: reviews of 240 words need others than sentences of 20."""
@@ -38,37 +35,17 @@ class SoftCounts(NamedTuple):
     number: Float[np.ndarray, "rows"]  # of these texts
 
 
-class Taught(NamedTuple):
-    """Texts with labels that a fit gave them, each text given as the distinct rows of its n-grams."""
-
-    texts: Sequence[np.ndarray] = ()
-    labels: Int[np.ndarray, "texts"] = np.empty(0, np.int32)
-
-
-NOTHING = Taught()
-
-
-def probabilities_of(
-    fitted: Fitted, texts: Sequence[np.ndarray]
-) -> Float[np.ndarray, "texts outputs"]:
-    """The sigmoid of a fit's logits."""
-    # The rows of all texts at once would be a gigabyte.
-    starts = range(0, len(texts), _PART)
-    return np.concatenate([expit(logits_of(fitted, texts[s : s + _PART])) for s in starts])
-
-
-def soft_counts(
-    probabilities: Float[np.ndarray, "texts outputs"], texts: Sequence[np.ndarray], rows: int
-) -> SoftCounts:
-    """Counts texts without labels as each class's by their probability of it."""
-    outputs = probabilities.shape[1]
+def soft_counts(fitted: Fitted, texts: Sequence[np.ndarray]) -> SoftCounts:
+    """Counts texts without labels as each class's by their probability under a first fit."""
+    rows, outputs = fitted.weights.shape
     soft, holding = np.zeros((outputs, rows), np.float32), np.zeros(rows, np.float32)
-    for start in range(0, len(texts), _PART):
-        column, text = joined(texts[start : start + _PART])
+    for start in range(0, len(texts), 2_000):  # the rows of all texts at once would be a gigabyte
+        part = texts[start : start + 2_000]
+        probabilities = expit(logits_of(fitted, part))
+        column, text = joined(part)
         holding += np.bincount(column, minlength=rows)
         for output in range(outputs):
-            part = probabilities[start + text, output]
-            soft[output] += np.bincount(column, part, minlength=rows)
+            soft[output] += np.bincount(column, probabilities[text, output], minlength=rows)
     return SoftCounts(soft, holding)
 
 
@@ -155,26 +132,17 @@ def fit_nb_svm(
     outputs: int,
     choice: Choice,
     others: SoftCounts | None = None,
-    taught: Taught = NOTHING,
 ) -> Fitted:
-    """Fits texts, each given as the distinct rows of its n-grams.
-
-    Args:
-      others: counts that go into the log-count ratios beside those of the labelled texts; see `soft_counts`.
-      taught: more texts for the regression. Their weight is `TAUGHT_WEIGHT`, and the ratios leave them out.
-    """
-    all_labels = np.concatenate([labels, taught.labels])
-    known, holding, column, text = known_rows([*texts, *taught.texts], rows, choice.min_texts)
-    mine = text < len(texts)
-    scale = np.log(len(all_labels) / holding) ** 2
-    norms = norms_of(scale[column] ** 2, text, len(all_labels))
-    weight = np.repeat([1.0, TAUGHT_WEIGHT], [len(labels), len(taught.labels)])
+    """Fits texts, each given as the distinct rows of its n-grams; `others` comes from `soft_counts`."""
+    known, holding, column, text = known_rows(texts, rows, choice.min_texts)
+    scale = np.log(len(labels) / holding) ** 2
+    norms = norms_of(scale[column] ** 2, text, len(labels))
     weights, bias = np.zeros((rows, outputs), np.float32), np.zeros(outputs, np.float32)
     squared_scales = np.zeros(rows, np.float32)
     squared_scales[known] = scale**2
     for output in range(outputs):
-        is_class = in_class(all_labels, output, outputs)
-        ratio = log_ratio(column[mine], is_class[text[mine]], known, output, others)
+        is_class = in_class(labels, output, outputs)
+        ratio = log_ratio(column, is_class[text], known, output, others)
         factor = scale * np.sign(ratio) * np.sqrt(np.abs(ratio))
         # The solver needs a feature even where no n-gram is in enough texts: an empty one.
         features = table_of(factor, column, text, norms, max(1, len(known)))
@@ -184,7 +152,7 @@ def fit_nb_svm(
         with warnings.catch_warnings():
             # A large C on few texts can stop early; the held-out loss judges that, too.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            solver.fit(features, is_class, sample_weight=weight)
+            solver.fit(features, is_class)
         weights[known, output] = solver.coef_[0, : len(known)] * factor
         bias[output] = np.asarray(solver.intercept_)[0]
     return Fitted(weights, squared_scales, bias)
