@@ -37,7 +37,8 @@ def _name_of_cache() -> str:
     """Tells versions of the kernel apart, and what numba compiles them with and for."""
     here = pathlib.Path(__file__).parent
     digest = hashlib.sha256(repr([here, numba.__version__, sys.version_info]).encode())
-    digest.update(repr([numba.config.CPU_NAME, sorted(cpu_features())]).encode())
+    cpu = numba.config.CPU_NAME or binding.get_host_cpu_name()
+    digest.update(repr([cpu, sorted(cpu_features())]).encode())
     for file in sorted(here.glob("*.py")):
         digest.update(file.read_bytes() + str(file.stat().st_mtime_ns).encode())
     return f"numba-{digest.hexdigest()[:12]}"
