@@ -1,5 +1,6 @@
 """Compiles the kernel's functions with numba and caches them per user."""
 
+import atexit
 import functools
 import hashlib
 import os
@@ -39,14 +40,18 @@ def _name_of_cache() -> str:
     digest = hashlib.sha256(repr([here, numba.__version__, sys.version_info]).encode())
     cpu = numba.config.CPU_NAME or binding.get_host_cpu_name()
     digest.update(repr([cpu, sorted(cpu_features())]).encode())
-    for file in sorted(here.glob("*.py")):
+    for file in sorted(here.glob("*.py")):  # with its time: numba compiles a newer file again
         digest.update(file.read_bytes() + str(file.stat().st_mtime_ns).encode())
     return f"numba-{digest.hexdigest()[:12]}"
 
 
+def _files_in(folder: pathlib.Path) -> int:
+    return len(list(folder.glob("*/*.nb?")))
+
+
 def _is_complete(folder: pathlib.Path) -> bool:
     try:
-        return int((folder / COMPLETE).read_text()) == len(list(folder.glob("*/*.nb?")))
+        return int((folder / COMPLETE).read_text()) == _files_in(folder)
     except (OSError, ValueError):
         return False
 
@@ -64,25 +69,25 @@ def _cache_folders() -> tuple[str, pathlib.Path | None]:
         return str(folder), None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent), folder
+        own = tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
     except OSError:
-        return tempfile.mkdtemp(), None
+        own, folder = tempfile.mkdtemp(), None
+    atexit.register(shutil.rmtree, own, ignore_errors=True)  # if it keeps this name
+    return own, folder
 
 
 def keep_compiled() -> None:
     """Called once everything is compiled: later processes load it. The first of several processes wins."""
     written, folder = _cache_folders()
-    if folder is None:
+    if folder is None or _is_complete(folder):
         return
+    own = pathlib.Path(written)
     try:
-        own = pathlib.Path(written)
-        (own / COMPLETE).write_text(str(len(list(own.glob("*/*.nb?")))))
-        if not _is_complete(folder):
-            shutil.rmtree(folder, ignore_errors=True)  # something has deleted a part of it
-            own.rename(folder)
+        (own / COMPLETE).write_text(str(_files_in(own)))
+        shutil.rmtree(folder, ignore_errors=True)  # something has deleted a part of it
+        own.rename(folder)
     except OSError:
         pass  # another process was faster; or the disk is full, and the next process compiles again
-    shutil.rmtree(written, ignore_errors=True)
 
 
 def compiled(arguments):
