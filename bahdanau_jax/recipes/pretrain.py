@@ -1,11 +1,14 @@
 """A run that learns word vectors and leaves them in a folder, for classifiers to start from."""
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import grain
 import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 from rich.console import Console
 from sklearn.linear_model import LogisticRegression
@@ -17,17 +20,14 @@ from bahdanau_jax.errors import InputError
 from bahdanau_jax.evaluation.metrics import figures_with_interval
 from bahdanau_jax.recipes.all_texts import read_all_texts
 from bahdanau_jax.recipes.warm_start import mean_vectors, save_vectors
-from bahdanau_jax.recipes.word_vectors import (
-    load_gensim,
-    normalized,
-    skip_gram,
-    topic_vectors,
-)
+from bahdanau_jax.recipes.word_vectors import SkipGram, load_gensim, normalized, topic_vectors
 from bahdanau_jax.runs import console as show
-from bahdanau_jax.runs import environment, multihost
+from bahdanau_jax.runs import environment, fingerprints, multihost
+from bahdanau_jax.runs.checkpoint_checks import complete_steps
+from bahdanau_jax.runs.checkpoints import Checkpoints
 from bahdanau_jax.runs.folder import open_workdir
 from bahdanau_jax.runs.parse_config import parse_config
-from bahdanau_jax.runs.preemption import Stopped, StopSignals
+from bahdanau_jax.runs.preemption import StopSignals
 from bahdanau_jax.runs.safe_files import write_json
 from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 
@@ -35,9 +35,9 @@ from bahdanau_jax.runs.word_vectors_config import WordVectorsConfig
 def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
     """Learns word vectors and writes them to `workdir`, as vectors.npy with their vocabulary.
 
-    This takes minutes and saves nothing half done: a run that was stopped begins again, with the same bits as
-    result. It reads neither validation nor test texts. At the end, a logistic regression on the mean vector
-    of each text shows on validation how much the vectors alone know of the labels.
+    Skip-gram keeps a checkpoint after each epoch, from which a stopped run goes on to the same bits. The run
+    reads neither validation nor test texts. At the end, a logistic regression on the mean vector of each text
+    shows on validation how much the vectors alone know of the labels.
 
     Args:
       config: as made by `experiments/imdb_vectors.py`.
@@ -57,7 +57,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
         raise InputError("config.task is missing; expected 'word_vectors'")
     load_gensim()  # if it is missing, say so before minutes of reading
     check_tokenizer(settings.tokenizer.name, settings.tokenizer.options)
-    with open_workdir(workdir, settings.model_dump()) as workdir, StopSignals() as stop:
+    with open_workdir(workdir, settings.model_dump()) as workdir, StopSignals():
         console = show.make_console()
         finished = show.show_finished(console, workdir)
         if finished is not None:
@@ -66,7 +66,8 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
         # Data: texts, then ids.
         dataset, texts, vocabulary, digests = read_all_texts(settings)
-        write_json(workdir / "data.json", digests)
+        begun = bool(complete_steps(workdir / "checkpoints"))
+        fingerprints.keep_or_compare(workdir / "data.json", digests, begun=begun)
         vocabulary.save(workdir / "vocabulary.json")
         ids = vocabulary.encode_all(texts)
         words = sum(len(row) - 1 for row in ids)
@@ -76,7 +77,7 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
 
         # Vectors.
         model = settings.model
-        vectors = skip_gram(
+        skip_gram = SkipGram(
             ids,
             vocab_size=settings.vocab_size,
             features=model.embedding_features - model.topic_features,
@@ -85,8 +86,9 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             subsample=model.subsample,
             epochs=settings.epochs,
             seed=settings.seed,
-            after_epoch=_report_epochs(console, stop, settings.epochs),
         )
+        _train(skip_gram, workdir, console)
+        vectors = skip_gram.vectors()
         if model.topic_features:
             topics = topic_vectors(
                 ids,
@@ -116,21 +118,31 @@ def pretrain(config: ConfigDict, workdir: str | Path) -> dict[str, Any]:
             "workdir": str(workdir),
         }
         write_json(workdir / "result.json", result)
+        shutil.rmtree(workdir / "checkpoints")  # of no use beside vectors.npy
         show.show_result(console, result)
     return result
 
 
-def _report_epochs(console: Console, stop: StopSignals, epochs: int) -> Callable[[int], None]:
-    """Returns a function that prints each finished epoch, and raises Stopped if a signal asked to stop."""
-    begun = time.monotonic()
-
-    def after_epoch(done: int) -> None:
-        left = (time.monotonic() - begun) / done * (epochs - done)
-        console.print(f"epoch {done} of {epochs}, {show.format_seconds(left)} left")
-        if stop.asked:
-            raise Stopped(f"stopped by {stop.asked} in epoch {done} of {epochs}")
-
-    return after_epoch
+def _train(skip_gram: SkipGram, workdir: Path, console: Console) -> None:
+    """Trains all epochs, from the latest checkpoint on."""
+    state = nnx.State(skip_gram.state())
+    epochs = iter(grain.MapDataset.range(skip_gram.epochs).to_iter_dataset())
+    with Checkpoints(workdir) as checkpoints:
+        first = 0
+        restored = checkpoints.restore_latest(state, epochs)
+        for notice in checkpoints.notices:
+            console.print(f"warning: {notice}", soft_wrap=True)
+        if restored is not None:
+            first, state, _ = restored
+            skip_gram.set_state(nnx.to_pure_dict(state))
+            console.print(f"resumed from the checkpoint of epoch {first} of {skip_gram.epochs}")
+        begun = time.monotonic()
+        for epoch in epochs:
+            skip_gram.train_epoch(epoch)
+            done = epoch + 1
+            checkpoints.save(done, nnx.State(skip_gram.state()), epochs, {})
+            left = (time.monotonic() - begun) / (done - first) * (skip_gram.epochs - done)
+            console.print(f"epoch {done} of {skip_gram.epochs}, {show.format_seconds(left)} left")
 
 
 def probe(

@@ -1,6 +1,6 @@
 """Word vectors from texts without labels: words with similar neighbours or texts get similar vectors."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,36 +12,23 @@ from bahdanau_jax.models.ngram_vectors import ngram_scores, text_topics
 from bahdanau_jax.token_ids import FIRST_WORD, UNKNOWN
 
 
-def load_gensim() -> tuple[type, type]:
-    """Imports gensim and returns `Word2Vec` and the base class of its callbacks.
+def load_gensim() -> type:
+    """Imports gensim and returns `Word2Vec`.
 
     Raises:
       InputError: gensim is not installed. It has no wheel for Python 3.14, where `train` leaves it out.
     """
     try:
         from gensim.models import Word2Vec
-        from gensim.models.callbacks import CallbackAny2Vec
     except ImportError as error:
         raise InputError(
             f"word vectors need gensim: {error}; expected Python 3.11 to 3.13, for which gensim has wheels"
         ) from error
-    return Word2Vec, CallbackAny2Vec
+    return Word2Vec
 
 
-def skip_gram(
-    texts: Sequence[np.ndarray],
-    *,
-    vocab_size: int,
-    features: int,
-    window: int = 8,
-    negatives: int = 5,
-    subsample: float = 1e-4,
-    epochs: int = 8,
-    learning_rate: float = 0.05,
-    seed: int = 0,
-    after_epoch: Callable[[int], None] = lambda epoch: None,
-) -> Float[np.ndarray, "vocab_size features"]:
-    """Learns skip-gram vectors with negative sampling (Mikolov et al. 2013, arXiv 1310.4546), with gensim.
+class SkipGram:
+    """Skip-gram with negative sampling (Mikolov et al. 2013, arXiv 1310.4546) by gensim, one epoch at a time.
 
     It uses one thread: with more, the result would differ from run to run.
 
@@ -55,50 +42,95 @@ def skip_gram(
       epochs: passes over the texts.
       learning_rate: at the start; it falls linearly to 1e-4.
       seed: of everything random.
-      after_epoch: called with 1, 2, ... when an epoch ends; an exception that it raises ends the training.
 
-    Returns:
-      float32 vectors, zeros for ids that occur in no text.
+    Raises:
+      InputError: gensim is not installed.
 
     Example:
       >>> texts = [np.array([1, 4, 5]), np.array([1, 5, 4])]
-      >>> vectors = skip_gram(texts, vocab_size=7, features=3, subsample=1.0, epochs=1)
+      >>> model = SkipGram(texts, vocab_size=7, features=3, subsample=1.0, epochs=2)
+      >>> for epoch in range(2):
+      ...     model.train_epoch(epoch)
+      >>> vectors = model.vectors()
       >>> vectors.shape, vectors.any(axis=1).tolist()
       ((7, 3), [False, False, False, False, True, True, False])
     """
-    word2vec, callback = load_gensim()
-    names = [str(i) for i in range(vocab_size)]  # gensim wants words as strings
 
-    class Sentences:
-        def __iter__(self) -> Iterator[list[str]]:
-            for ids in texts:
-                yield [names[i] for i in ids.tolist() if i == UNKNOWN or i >= FIRST_WORD]
+    def __init__(
+        self,
+        texts: Sequence[np.ndarray],
+        *,
+        vocab_size: int,
+        features: int,
+        window: int = 8,
+        negatives: int = 5,
+        subsample: float = 1e-4,
+        epochs: int = 8,
+        learning_rate: float = 0.05,
+        seed: int = 0,
+    ):
+        word2vec = load_gensim()
+        self.vocab_size, self.epochs, self.learning_rate = vocab_size, epochs, learning_rate
+        self._sentences = _Sentences(texts, vocab_size)
+        self._model: Any = word2vec(
+            sg=1,
+            vector_size=features,
+            window=window,
+            negative=negatives,
+            sample=subsample,
+            min_count=1,
+            workers=1,
+            seed=seed,
+        )
+        self._model.build_vocab(self._sentences)
 
-    class Epochs(callback):
-        done = 0
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the texts; `epoch` counts from 0 and sets the learning rate."""
+        self._model.train(
+            self._sentences,
+            total_examples=self._model.corpus_count,
+            epochs=1,
+            start_alpha=self._learning_rate(epoch),
+            end_alpha=self._learning_rate(epoch + 1),
+        )
 
-        def on_epoch_end(self, model: Any) -> None:
-            self.done += 1
-            after_epoch(self.done)
+    def _learning_rate(self, epochs: int) -> float:
+        return self.learning_rate - (self.learning_rate - 1e-4) * (epochs / self.epochs)
 
-    model = word2vec(
-        Sentences(),
-        sg=1,
-        vector_size=features,
-        window=window,
-        negative=negatives,
-        sample=subsample,
-        epochs=epochs,
-        alpha=learning_rate,
-        min_count=1,
-        workers=1,
-        seed=seed,
-        callbacks=[Epochs()],
-    )
-    vectors = np.zeros((vocab_size, features), np.float32)
-    ids = [int(str(name)) for name in model.wv.index_to_key]
-    vectors[ids] = model.wv.vectors
-    return vectors
+    def vectors(self) -> Float[np.ndarray, "vocab_size features"]:
+        """float32 vectors, zeros for ids that occur in no text."""
+        keyed = self._model.wv
+        vectors = np.zeros((self.vocab_size, keyed.vector_size), np.float32)
+        vectors[[int(str(name)) for name in keyed.index_to_key]] = keyed.vectors
+        return vectors
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What an epoch changes: weights into and out of the hidden layer, and the random generator's state."""
+        _, key, position, *_ = self._model.random.get_state()
+        return {
+            "input": self._model.wv.vectors,
+            "output": self._model.syn1neg,
+            "random": np.append(key, np.uint32(position)),
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` returned after an epoch, with the same bits."""
+        self._model.wv.vectors[...] = state["input"]
+        self._model.syn1neg[...] = state["output"]
+        *key, position = np.asarray(state["random"])
+        self._model.random.set_state(("MT19937", np.array(key, np.uint32), int(position)))
+
+
+class _Sentences:
+    """The words of each text as strings, which gensim wants."""
+
+    def __init__(self, texts: Sequence[np.ndarray], vocab_size: int):
+        self._texts = texts
+        self._names = [str(i) for i in range(vocab_size)]
+
+    def __iter__(self) -> Iterator[list[str]]:
+        for ids in self._texts:
+            yield [self._names[i] for i in ids.tolist() if i == UNKNOWN or i >= FIRST_WORD]
 
 
 def topic_vectors(

@@ -15,6 +15,7 @@ from bahdanau_jax.evaluation.predictor import Predictor, read_config
 from bahdanau_jax.models.build import build_classifier
 from bahdanau_jax.models.classifier import AttentionClassifier
 from bahdanau_jax.recipes import pretrain, warm_start
+from bahdanau_jax.recipes.word_vectors import SkipGram
 from bahdanau_jax.runs.config import Tokenizer
 from bahdanau_jax.runs.preemption import Stopped
 from bahdanau_jax.training import train
@@ -66,25 +67,54 @@ def test_a_run_leaves_its_folder_and_does_not_run_twice(finished):
     assert result["splits"]["validation"]["n"] == 20
 
 
-def test_a_stopped_run_begins_again_and_gives_the_same_bits(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_a_stopped_run_goes_on_to_the_same_bits(finished, tmp_path, monkeypatch, capsys, epochs):
     folder, result = finished
+    train_epoch = SkipGram.train_epoch
 
-    class Asked:
-        asked = "SIGTERM"
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
+    def stop(self, epoch):
+        if epoch == epochs:
+            raise Stopped("stopped by SIGTERM")
+        train_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretrain, "StopSignals", Asked)
-        with pytest.raises(Stopped, match="in epoch 1 of 2"):
+        patch.setattr(SkipGram, "train_epoch", stop)
+        if epochs == 2:  # after the last one
+            patch.setattr(pretrain, "topic_vectors", lambda *_, **__: stop(None, 2))
+        with pytest.raises(Stopped, match="SIGTERM"):
             pretrain.pretrain(small_config(), tmp_path / "run")
+    trained = []
+    monkeypatch.setattr(
+        SkipGram, "train_epoch", lambda *args: [trained.append(args[1]), train_epoch(*args)]
+    )
     again = pretrain.pretrain(small_config(), tmp_path / "run")
+    assert trained == [0, 1][epochs:]
+    assert ("resumed from the checkpoint of epoch" in capsys.readouterr().out) == (epochs > 0)
     assert again["vectors_sha256"] == result["vectors_sha256"]
     assert (tmp_path / "run/vectors.npy").read_bytes() == (folder / "vectors.npy").read_bytes()
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_other_data_refused(
+    finished, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "topic_vectors", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain.pretrain(small_config(), tmp_path / "run")
+    data = json.loads((tmp_path / "run/data.json").read_text())
+    other = data | {"texts": {"number": 1, "sha256": "0"}}
+    (tmp_path / "run/data.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="texts is not what this run began with"):
+        pretrain.pretrain(small_config(), tmp_path / "run")
+    (tmp_path / "run/data.json").write_text(json.dumps(data))
+    (file,) = (tmp_path / "run/checkpoints/2/progress").glob("metadata")
+    file.write_text(
+        file.read_text().replace('"step": 2', '"step": 3').replace('"step":2', '"step":3')
+    )
+    result = pretrain.pretrain(small_config(), tmp_path / "run")
+    assert "warning: " in (said := capsys.readouterr().out) and "going on from step 1" in said
+    assert result["vectors_sha256"] == finished[1]["vectors_sha256"]
 
 
 @pytest.mark.parametrize("unlabelled", [True, False])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bahdanau_jax.errors import InputError
-from bahdanau_jax.recipes.word_vectors import normalized, skip_gram, topic_vectors
+from bahdanau_jax.recipes.word_vectors import SkipGram, normalized, topic_vectors
 from bahdanau_jax.token_ids import PAD, START, UNKNOWN
 
 OPTIONS = dict(vocab_size=11, features=8, subsample=1.0, epochs=5)
@@ -18,8 +18,15 @@ def two_topics():
     return [np.array([START, *rng.choice(topics[i % 2], 20)]) for i in range(200)]
 
 
+def skip_gram(**options):
+    model = SkipGram(two_topics(), **OPTIONS | options)
+    for epoch in range(model.epochs):
+        model.train_epoch(epoch)
+    return model.vectors()
+
+
 def test_words_of_one_topic_have_similar_vectors():
-    vectors = skip_gram(two_topics(), **OPTIONS)
+    vectors = skip_gram()
     first, second = vectors[[4, 5, 6]], vectors[[7, 8, UNKNOWN]]
     first, second = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (first, second))
     within = min((first @ first.T).min(), (second @ second.T).min())
@@ -27,7 +34,7 @@ def test_words_of_one_topic_have_similar_vectors():
 
 
 def test_vectors_of_unused_ids_start_and_padding_are_zero():
-    vectors = skip_gram(two_topics(), **OPTIONS)
+    vectors = skip_gram()
     assert vectors.dtype == np.float32 and vectors.shape == (11, 8)
     used = (vectors != 0).sum(axis=1) > 0
     assert np.flatnonzero(used).tolist() == [UNKNOWN, 4, 5, 6, 7, 8]
@@ -35,26 +42,47 @@ def test_vectors_of_unused_ids_start_and_padding_are_zero():
 
 
 def test_the_seed_fixes_every_bit():
-    first, again, other = (skip_gram(two_topics(), **OPTIONS, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (skip_gram(seed=seed) for seed in (0, 0, 1))
     assert (first == again).all() and not (first == other).any(axis=1).all()
 
 
-def test_after_epoch_is_called_and_can_stop_the_training():
-    epochs = []
-    skip_gram(two_topics(), **OPTIONS, after_epoch=epochs.append)
-    assert epochs == [1, 2, 3, 4, 5]
+def test_epoch_by_epoch_gives_what_gensim_gives_in_one_call():
+    from gensim.models import Word2Vec
 
-    def stop(epoch):
-        raise KeyboardInterrupt
+    sentences = [[str(i) for i in ids if i != START] for ids in two_topics()]
+    whole = Word2Vec(
+        sentences,
+        sg=1,
+        vector_size=8,
+        window=8,
+        negative=5,
+        sample=1.0,
+        epochs=5,
+        alpha=0.05,
+        min_count=1,
+        workers=1,
+        seed=0,
+    )
+    vectors = skip_gram()
+    for name in whole.wv.index_to_key:
+        np.testing.assert_array_equal(vectors[int(name)], whole.wv[name])
 
-    with pytest.raises(KeyboardInterrupt):
-        skip_gram(two_topics(), **OPTIONS, after_epoch=stop)
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_another_model_goes_on_from_the_state_with_the_same_bits(after):
+    first, second = SkipGram(two_topics(), **OPTIONS), SkipGram(two_topics(), **OPTIONS)
+    for epoch in range(after):
+        first.train_epoch(epoch)
+    second.set_state({name: array.copy() for name, array in first.state().items()})
+    for epoch in range(after, 5):
+        second.train_epoch(epoch)
+    assert (second.vectors() == skip_gram()).all()
 
 
 def test_without_gensim_one_line_names_the_pythons_that_have_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     with pytest.raises(InputError, match="need gensim: .*; expected Python 3.11 to 3.13"):
-        skip_gram(two_topics(), **OPTIONS)
+        skip_gram()
 
 
 def test_topic_vectors_are_those_of_scikit_learn_s_decomposition():
