@@ -4,7 +4,7 @@
 
 --only               Sections to measure, see below. Default: all.
 --peers              nnx, keras-jax, keras-tensorflow, torch, onnxruntime. Default: all that are installed. Also
-                     ours-bfloat16, ours with dtype="bfloat16" on a CPU with AVX512_BF16.
+                     ours-bfloat16, ours with dtype="bfloat16" on a CPU with AVX-512.
 --settings           plain, huge. Default: both; with --quick, huge.
 --out                Folder for benchmark.json, benchmark.png and the processes' logs.
 --quick              Batches of 32, two rounds, small layers: about 4 minutes on two cores instead of 18.

@@ -64,7 +64,7 @@ def lstm(
       reverse: run from the last step to the first. Outputs keep the order of the inputs.
       dtype: dtype of the matrix products, such as bfloat16. None: that of `inputs`. The carry, the gates
         and the returned state stay float32, or float64 where `dtype` is float64. On a CPU, bfloat16 takes
-        the kernel if the CPU has AVX512_BF16 (AMD Zen 4, Intel Sapphire Rapids), else the scan.
+        the kernel if the CPU has AVX-512, else the scan.
       implementation: "auto", "scan", "native", "fused" or "cudnn"; see `lstm_implementation`.
       chunk_size: keep the state for the gradient only once in this many steps and recompute the others
         (Chen et al. 2016, arXiv 1604.06174). This saves memory and costs one more forward pass.

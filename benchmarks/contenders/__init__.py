@@ -45,7 +45,7 @@ CONTENDERS = {
         trains=False,
         by_length=True,
     ),
-    # Only if asked for. It fails in one line where the CPU has no AVX512_BF16.
+    # Only if asked for. It fails in one line where the CPU has no AVX-512.
     "ours-bfloat16": Contender(
         "ours",
         ("jax", "flax"),

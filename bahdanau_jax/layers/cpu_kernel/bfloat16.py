@@ -42,7 +42,7 @@ def emit_dot(b, x, y, sums):
     A product of two bfloat16 is exact in float32, and each addition rounds once. So a sum of n products is
     within n * 2**-24 * (the sum of their magnitudes) of the exact one, to first order, in whatever order a
     CPU adds. Intel's manual adds the odd product first, and so do the instructions that stand in for
-    vdpbf16ps in tests. Beside the order, they differ from it in denormals: it takes factors below 2**-126
+    vdpbf16ps. Beside the order, they differ from it in denormals: it takes factors below 2**-126
     for 0 and flushes such sums, which changes a sum by at most 2**-126 * (1 + |factor|) for each product.
     """
     if HAS_INSTRUCTION:
