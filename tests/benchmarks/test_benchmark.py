@@ -191,6 +191,7 @@ def test_ratios_pair_rounds_and_settings():
         Record("step", "ours", HUGE, HUGE, [1.0, 3.0], "s"),
         Record("step", "torch", HUGE, HUGE, [3.0, 9.0], "s"),
         Record("step", "torch-packed", HUGE, HUGE, [20.0], "s"),
+        Record("step", "ours-bfloat16", HUGE, HUGE, [1.0, 1.5], "s"),  # is no peer
     ]
     found = {
         (r.peer, r.ours_setting, r.peers_setting): list(r.rounds) for r in ratios(records, "step")
@@ -202,6 +203,7 @@ def test_ratios_pair_rounds_and_settings():
         ("torch", HUGE, PLAIN): [6.0, 3.0],
         ("torch", HUGE, HUGE): [3.0, 3.0],
         ("torch-packed", HUGE, HUGE): [10.0],
+        ("ours-bfloat16", HUGE, HUGE): [1.0, 0.5],
     }
     best = {(r.ours_setting, r.peers_setting): r.peer for r in against_fastest(records, "step")}
     assert best == {(PLAIN, PLAIN): "nnx", (HUGE, PLAIN): "nnx", (HUGE, HUGE): "torch"}
