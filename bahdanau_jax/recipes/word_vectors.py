@@ -78,6 +78,7 @@ class SkipGram:
             window=window,
             negative=negatives,
             sample=subsample,
+            alpha=learning_rate,  # or gensim warns that the first epoch's is higher
             min_count=1,
             workers=1,
             seed=seed,
@@ -108,8 +109,8 @@ class SkipGram:
         """What an epoch changes: weights into and out of the hidden layer, and the random generator's state."""
         _, key, position, *_ = self._model.random.get_state()
         return {
-            "input": self._model.wv.vectors,
-            "output": self._model.syn1neg,
+            "input": self._model.wv.vectors.copy(),  # the next epoch changes them in place
+            "output": self._model.syn1neg.copy(),
             "random": np.append(key, np.uint32(position)),
         }
 
