@@ -71,7 +71,7 @@ def dtype_obstacle(dtype: np.dtype) -> str | None:
         return None
     if "avx512f" in cpu_features():
         return None
-    # With AVX2 the kernel would be slower than the scan from 128 units on: it has no instruction for bfloat16.
+    # AVX2 needs more instructions for bfloat16: from 128 units on the kernel would be slower than the scan.
     return "the dtype is bfloat16, in which native computes on CPUs with AVX-512; this one has none"
 
 
