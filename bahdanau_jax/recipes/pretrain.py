@@ -130,8 +130,7 @@ def _train(skip_gram: SkipGram, workdir: Path, console: Console) -> None:
     with Checkpoints(workdir) as checkpoints:
         first = 0
         restored = checkpoints.restore_latest(state, epochs)
-        for notice in checkpoints.notices:
-            console.print(f"warning: {notice}", soft_wrap=True)
+        show.show_warnings(console, checkpoints.notices)
         if restored is not None:
             first, state, _ = restored
             skip_gram.set_state(nnx.to_pure_dict(state))

@@ -273,6 +273,11 @@ def plain_text(renderable: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().rstrip("\n").splitlines())
 
 
+def show_warnings(console: Console, notices: Iterable[str]) -> None:
+    """Prints a warning for each notice, in a line of its own."""
+    _show(console, None, *(f"warning: {notice}" for notice in notices))
+
+
 def _show(console: Console, log: Log | None, *parts: RenderableType) -> None:
     for part in parts:
         # The terminal wraps text, not rich, which would break paths.

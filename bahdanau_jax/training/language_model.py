@@ -147,8 +147,7 @@ def _train(
         )
         done, history = 0, []
         restored = checkpoints.restore_latest(state, batches)
-        for notice in checkpoints.notices:
-            console.print(f"warning: {notice}", soft_wrap=True)
+        show.show_warnings(console, checkpoints.notices)
         if restored is not None:
             done, state, history = restored[0], restored[1], restored[2]["perplexities"]
             console.print(f"resumed from the checkpoint of step {done:,} of {last:,}")

@@ -108,10 +108,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_other_data_refused(
     with pytest.raises(InputError, match="texts is not what this run began with"):
         pretrain.pretrain(small_config(), tmp_path / "run")
     (tmp_path / "run/data.json").write_text(json.dumps(data))
-    (file,) = (tmp_path / "run/checkpoints/2/progress").glob("metadata")
-    file.write_text(
-        file.read_text().replace('"step": 2', '"step": 3').replace('"step":2', '"step":3')
-    )
+    file = tmp_path / "run/checkpoints/2/progress/metadata"
+    progress = json.loads(file.read_text())
+    file.write_text(json.dumps(progress | {"step": 3}))
     result = pretrain.pretrain(small_config(), tmp_path / "run")
     assert "warning: " in (said := capsys.readouterr().out) and "going on from step 1" in said
     assert result["vectors_sha256"] == finished[1]["vectors_sha256"]
