@@ -63,14 +63,16 @@ def test_perplexity_falls_below_that_of_guessing(run):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_bits(run, tmp_path, monkeypatch, capsys):
     folder, result = run
     asked = iter([None] * 4 + ["SIGTERM"])
     with monkeypatch.context() as patch:
         patch.setattr(StopSignals, "asked_after_step", lambda self: next(asked))
         with pytest.raises(Stopped, match="after step 5"):
             train_language_model(tiny(), tmp_path / "run")
+    (tmp_path / "run/checkpoints/9.orbax-checkpoint-tmp").mkdir()
     again = train_language_model(tiny(), tmp_path / "run")
+    assert "warning: the checkpoint of step 9 was half-written" in capsys.readouterr().out
     assert again["perplexities"] == result["perplexities"]
     first, second = arrays(folder), arrays(tmp_path / "run")
     assert first[0] == second[0] == result["steps"]
